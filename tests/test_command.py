@@ -1,0 +1,199 @@
+"""Reading configurations: overrides, near misses, functions, and that a saved one gives the same."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plankton_jax import command
+from plankton_jax.config import Config, setting_names, validate, walk
+from plankton_jax.errors import UserError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+WITH_LOSS = """
+from plankton_jax.config import Config
+
+def my_loss(level_logits, labels):
+    return level_logits[-1].sum(-1)
+
+def get_config(arg=None):
+    config = Config()
+    config.loss.name = my_loss if arg == "named" else (lambda logits, labels: 0)
+    return config
+"""
+
+
+@pytest.fixture
+def plain(tmp_path) -> str:
+    file = tmp_path / "plain.py"
+    file.write_text(
+        "from plankton_jax.config import Config\n\ndef get_config(arg=None):\n    return Config()\n"
+    )
+    return str(file)
+
+
+def test_every_setting_is_documented_and_valid_by_default():
+    for name, field, _ in walk(Config()):
+        assert field.metadata.get("doc") or not field.metadata, name
+    assert all(field.metadata for _, field, _ in walk(Config()))
+    validate(Config())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_configuration_file_is_valid(path):
+    command.read_config(str(path), [])
+
+
+def test_overrides_are_typed(plain):
+    config = command.read_config(
+        plain,
+        [
+            "--config.train.epochs=3",
+            "--config.optim.step_epochs=(1,2.5)",
+            "--config.optim.nesterov=false",
+            "--config.loss.name=cross_entropy",
+            "--config.data.source=a b",
+        ],
+    )
+    assert config.train.epochs == 3.0 and isinstance(config.train.epochs, float)
+    assert config.optim.step_epochs == (1, 2.5)
+    assert config.optim.nesterov is False
+    assert config.data.source == "a b"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--config.train.epoch=3"], ['Did you mean "train.epochs"']),
+        (["--config.epochs=3"], ['Did you mean "train.epochs"']),
+        (["--confg=3", "--config.optim.momentun=1"], ["unknown argument", "optim.momentum"]),
+        (["--config.train.epochs"], ["a value is missing"]),
+        (["--config.train.epochs=x", "--config.seed=1.5"], ["epochs: found", "seed: found"]),
+        (["--config.optim.name=adam"], ['Did you mean "adamw"']),
+        (["--config.loss.name=crossentropy"], ['Did you mean "cross_entropy"']),
+        (["--config.checkpoint.monitor=f1"], ["checkpoint.monitor", "macro_f1"]),
+        (["--config.split.fractions=(1,2)"], ["three numbers"]),
+        (["--config.split.fractions=('a','b','c')"], ["split.fractions"]),
+        (["--config.train.batch_size=0", "--config.seed=-1"], ["1 or more", "0 or more"]),
+        (["--config.augmentation.vertical_flip=2"], ["1 or less"]),
+        (["--config.optim.learning_rate=nan"], ["finite"]),
+        (["--config.optim.schedule=step"], ["step_epochs"]),
+        (["--config.model.in_channels=2"], ["1 or 3"]),
+        (["--config.train.epochs=0.5"], ["warmup_epochs"]),
+        (["--config.data=3"], ["no such setting"]),
+    ],
+)
+def test_mistakes_are_told_together(plain, overrides, words):
+    with pytest.raises(UserError) as caught:
+        command.read_config(plain, overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:\n", "line 1"),
+        ("import no_such_module_here\n", "ModuleNotFoundError"),
+        ("x = 1\n", "no function get_config"),
+        ("def get_config(arg=None):\n    return {}\n", "returned dict"),
+        ("def get_config(arg=None):\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("def get_config():\n    pass\n", "takes no argument"),
+    ],
+)
+def test_files_that_do_not_run_are_told(tmp_path, text, words):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        command.read_config(f"{file}:arg", [])
+
+
+def test_a_missing_file_suggests_its_neighbours(plain):
+    with pytest.raises(UserError, match=r'Did you mean ".*plain\.py"'):
+        command.read_config(plain.replace("plain", "plane"), [])
+
+
+def test_a_function_survives_saving(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(WITH_LOSS)
+    config = command.read_config(f"{file}:named", ["--config.seed=7"])
+    (tmp_path / "run").mkdir()
+    saved = tmp_path / "run" / "config.json"
+    saved.write_text(json.dumps(command.config_to_json(config)))
+    (tmp_path / "run" / command.CONFIG_COPY).write_text(WITH_LOSS)
+    again = command.read_config(str(saved), [])
+    assert again.seed == 7 and again.loss.name.__name__ == "my_loss"
+    assert command.config_hash(again) == command.config_hash(config)
+
+
+def test_a_function_without_a_name_is_refused(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(WITH_LOSS)
+    with pytest.raises(UserError, match=r"config.loss.name.*Give it a name"):
+        command.config_to_json(command.read_config(str(file), []))
+
+
+@given(
+    st.integers(0, 100),
+    st.lists(st.floats(0.1, 50, allow_nan=False), max_size=4),
+    st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=10),
+)
+def test_saving_gives_the_same_settings(tmp_path_factory, seed, epochs, source):
+    config = Config(seed=seed)
+    config.optim.step_epochs = tuple(epochs)
+    config.data.source = source
+    file = tmp_path_factory.mktemp("saved") / "config.json"
+    file.write_text(json.dumps(command.config_to_json(config)))
+    assert dataclasses.asdict(command.config_from_json(file)) == dataclasses.asdict(config)
+
+
+def test_a_saved_file_with_unknown_settings_is_refused(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"train": {"epohcs": 3}}))
+    with pytest.raises(UserError, match="train.epochs"):
+        command.read_config(str(file), [])
+    file.write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        command.read_config(str(file), [])
+
+
+def test_settings_that_cannot_change_a_result_do_not_change_its_hash():
+    before, after = Config(), Config()
+    after.data.worker_count = 2
+    after.logging.every_steps = 7
+    assert command.config_hash(before, True) == command.config_hash(after, True)
+    assert command.config_hash(before) != command.config_hash(after)
+    after.seed = 1
+    assert command.config_hash(before, True) != command.config_hash(after, True)
+
+
+def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), command.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_checking_settings_imports_nothing_heavy(plain):
+    script = (
+        "import sys\nfrom plankton_jax import train\n"
+        f"sys.argv = ['train', '--config', {plain!r}, '--config.seed=x', '--workdir', 'w']\n"
+        "try:\n    train.run_command(train.main)\n"
+        "except SystemExit as end:\n    assert end.code == 2, end.code\n"
+        "heavy = {'jax', 'flax', 'grain', 'tensorflow', 'cv2', 'orbax'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_all_settings_have_distinct_names():
+    names = setting_names(Config())
+    assert len(names) == len(set(names)) > 50
