@@ -111,8 +111,12 @@ class PlateauState(NamedTuple):
 def plateau_init(config: OptimConfig) -> PlateauState:
     """The state before the first evaluation."""
     worst = -jnp.inf if config.plateau_mode == "max" else jnp.inf
-    zero = jnp.zeros((), jnp.int32)
-    return PlateauState(jnp.ones((), jnp.float32), jnp.asarray(worst, jnp.float32), zero, zero)
+    return PlateauState(  # every array its own buffer: the state is donated
+        scale=jnp.ones((), jnp.float32),
+        best=jnp.asarray(worst, jnp.float32),
+        bad_evaluations=jnp.zeros((), jnp.int32),
+        cooldown_left=jnp.zeros((), jnp.int32),
+    )
 
 
 def plateau_update(config: OptimConfig, state: PlateauState, metric: float) -> PlateauState:

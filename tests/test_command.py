@@ -1,4 +1,4 @@
-"""Reading configurations: overrides, near misses, functions, and that a saved one gives the same."""
+"""Reading configurations: overrides, near misses, functions; a saved one gives the same."""
 
 import dataclasses
 import json

@@ -1,0 +1,50 @@
+# Two commands on a fresh machine with Python 3.11 or later: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test lint bench parity clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; give another one: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: install
+	$(BIN)/python -m plankton_jax.train --config configs/quickstart.py --workdir $(RUN)
+	$(BIN)/python -m plankton_jax.evaluate --run $(RUN) --split test
+
+test: install
+	$(BIN)/python -m pytest -m "not parity and not slow and not multihost"
+	$(BIN)/python -m pytest -m "(slow or multihost) and not parity"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# Compares with timm and torch as they run, in an environment of its own beside the main one.
+parity: $(VENV)-parity/.installed
+	$(VENV)-parity/bin/python -m pytest -m parity
+
+$(VENV)-parity/.installed: requirements.lock requirements-parity.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/python -m pip install --quiet --requirement requirements.lock
+	$(VENV)-parity/bin/python -m pip install --quiet --no-deps --requirement requirements-parity.lock
+	$(VENV)-parity/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+bench: install
+	$(BIN)/python benchmarks/opening.py
+	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/warm_start.py
+
+clean:
+	rm -rf $(VENV) $(VENV)-parity build .pytest_cache .ruff_cache .hypothesis

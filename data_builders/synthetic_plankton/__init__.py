@@ -1,0 +1,1 @@
+"""A plankton data set that is drawn instead of downloaded."""

@@ -1,0 +1,205 @@
+"""Evaluates a run on a part of its data set: predictions, tables and figures.
+
+    python -m plankton_jax.evaluate --run runs/v5 --split test
+    python -m plankton_jax.evaluate --run runs/v5 --split validation --checkpoint last --json
+
+Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, and two figures into
+`figures/`, all in the run directory. With --json one object of metrics is printed and nothing else.
+"""
+
+import json
+import logging
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from plankton_jax.command import (
+    command_parser,
+    config_hash,
+    config_to_json,
+    read_config,
+    run_command,
+)
+from plankton_jax.config import Config
+from plankton_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from plankton_jax.analysis.predictions import Predictions
+    from plankton_jax.experiment import Data, Network
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the arguments, predicts, and writes what the predictions say."""
+    parser = command_parser("plankton_jax.evaluate", __doc__ or "")
+    parser.add_argument("--run", type=pathlib.Path, required=True, help="a run directory")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options, overrides = parser.parse_known_args(arguments)
+    config = _run_config(options.run, overrides)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    predictions = predict(config, options.run, options.split, options.checkpoint)
+    report(predictions, options.run, options.json)
+    return 0
+
+
+def _run_config(run: pathlib.Path, overrides: list[str]) -> Config:
+    """The run's settings; only those that cannot change a result may be given anew."""
+    from plankton_jax import run_directory
+
+    saved, _ = run_directory.read_run(run)
+    config = read_config(str(run / "config.json"), overrides)
+    if config_hash(saved, results_only=True) != config_hash(config, results_only=True):
+        raise UserError(
+            f"{' '.join(overrides)}: evaluating takes a run as it was trained; allowed here: "
+            "settings that cannot change a result, such as --config.data.source, "
+            "--config.data.data_dir, --config.data.worker_count."
+        )
+    return config
+
+
+def predict(config: Config, run: pathlib.Path, split: str, checkpoint: str) -> "Predictions":
+    """Runs the network over a part, writes the predictions table and returns it."""
+    from plankton_jax import experiment, run_directory
+    from plankton_jax.analysis.predictions import Provenance, read_predictions
+
+    _, saved = run_directory.read_run(run)
+    data = experiment.open_data(config, notify=lambda text: print(text, file=sys.stderr))
+    if data.dataset.fingerprint != saved["fingerprint"]:
+        raise UserError(
+            f"--run {run}: its data set has changed: the fingerprint was {saved['fingerprint']}, "
+            f"is {data.dataset.fingerprint}. Put the former images back, or train anew."
+        )
+    if not len(data.rows[split]):
+        raise UserError(f"--split {split}: it has no image; see config.split.fractions.")
+    network = experiment.make_network(config, saved, data.taxonomy)
+    params, model_state, step = _restored(config, data, run, checkpoint)
+    provenance = Provenance(
+        split=split,
+        dataset=data.dataset.name,
+        licence=data.dataset.metadata["licence"],
+        run=run.resolve().name,
+        model=str(config_to_json(config)["model"]["name"]),
+        step=step,
+        config_hash=config_hash(config, results_only=True),
+        taxonomy=data.taxonomy,
+        train_counts=tuple(data.class_counts("train").tolist()),
+    )
+    path = run / "predictions" / f"{split}.parquet"
+    _write(path, config, data, network, params, model_state, provenance)
+    return read_predictions(path)
+
+
+def _restored(
+    config: Config, data: "Data", run: pathlib.Path, checkpoint: str
+) -> tuple[Any, Any, int]:
+    """Parameters and model state of the chosen checkpoint, averages where there are any."""
+    from plankton_jax import experiment
+    from plankton_jax.checkpoints import Checkpoints
+    from plankton_jax.train_step import evaluated
+
+    settings = config.checkpoint
+    with Checkpoints(
+        run, keep=settings.keep, monitor=settings.monitor, mode=settings.mode, read_only=True
+    ) as checkpoints:
+        step = _chosen_step(checkpoints, run, checkpoint)
+        state, _ = checkpoints.restore(step, experiment.make_training(config, data).state)
+    params, model_state = evaluated(state)
+    return params, model_state, step
+
+
+def _chosen_step(checkpoints: Any, run: pathlib.Path, checkpoint: str) -> int:
+    """The step that `best`, `last` or a number means in this run."""
+    steps = checkpoints.steps
+    if not steps:
+        raise UserError(f"--run {run}: it has no checkpoint yet. Train it first.")
+    if checkpoint == "last" or (checkpoint == "best" and checkpoints.best is None):
+        return steps[-1]
+    if checkpoint == "best":
+        return checkpoints.best
+    if not checkpoint.isdigit() or int(checkpoint) not in steps:
+        raise UserError(
+            f'--checkpoint: found "{checkpoint}"; allowed: best, last or one of the steps {steps}.'
+        )
+    return int(checkpoint)
+
+
+def _write(
+    path: pathlib.Path,
+    config: Config,
+    data: "Data",
+    network: "Network",
+    params: Any,
+    model_state: Any,
+    provenance: Any,
+) -> None:
+    """One pass over the part, from images to rows of the predictions table."""
+    import jax
+    import numpy as np
+
+    from plankton_jax.analysis.predictions import PredictionsWriter
+    from plankton_jax.data import loader
+    from plankton_jax.metrics import marginal_logits
+    from plankton_jax.train_step import normalise
+
+    ancestors = data.taxonomy.ancestors
+
+    @jax.jit
+    def run_network(params, model_state, images):
+        images = normalise(images, network.mean, network.std)
+        logits, pooled = network.embed(params, model_state, images)
+        if len(logits) != len(ancestors):
+            logits = marginal_logits(logits[-1], ancestors)
+        return logits, pooled
+
+    size = config.data.image_size
+    shapes = jax.eval_shape(
+        run_network, params, model_state, jax.ShapeDtypeStruct((1, size, size, 1), np.uint8)
+    )
+    with (
+        loader.make_eval_batches(
+            data.dataset,
+            data.rows[provenance.split],
+            batch_size=config.train.batch_size,
+            image_size=size,
+            worker_count=config.data.worker_count,
+            threads=config.data.threads,
+        ) as batches,
+        PredictionsWriter(path, provenance, embedding_dim=shapes[1].shape[-1]) as writer,
+    ):
+        for batch in batches:
+            logits, pooled = jax.device_get(run_network(params, model_state, batch["image"]))
+            mask = batch["mask"]
+            writer.write(
+                data.dataset.ids(batch["index"][mask]),
+                batch["leaf"][mask],
+                [level[mask] for level in logits],
+                pooled[mask],
+            )
+
+
+def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None:
+    """Writes the class table and the figures, and prints the metrics."""
+    from plankton_jax.analysis import figures, tables
+
+    split = predictions.provenance.split
+    sums = tables.level_sums(predictions)
+    rows = tables.class_table(predictions, sums)
+    tables.write_class_table(run / "predictions" / f"{split}_classes.csv", rows)
+    written = figures.write_figures(run / "figures", split, predictions, sums, rows)
+    summary = tables.summary(predictions, sums)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    print(tables.as_text(summary, rows))
+    print(f"licence of the images: {predictions.provenance.licence}")
+    for path in (
+        run / "predictions" / f"{split}.parquet",
+        run / "predictions" / f"{split}_classes.csv",
+        *written,
+    ):
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,295 @@
+"""Puts a run together from its configuration: data, splits, network, loss, optimiser, steps.
+
+Builds the data set when it is not there yet; otherwise only reads. `train`, `evaluate` and the
+tests go through here, so that one configuration means one thing.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import data_builders
+from plankton_jax import losses, models, optim, weights
+from plankton_jax.config import Config
+from plankton_jax.data import dataset as datasets
+from plankton_jax.data import sampling, splits
+from plankton_jax.data.splits import PARTS
+from plankton_jax.errors import UserError, near_miss, raise_all
+from plankton_jax.metrics import METRIC_NAMES
+from plankton_jax.taxonomy import Taxonomy
+from plankton_jax.train_step import TrainState, make_eval_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """An opened data set and which of its rows belong to which part."""
+
+    dataset: datasets.Dataset
+    rows: dict[str, np.ndarray]
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The tree of classes."""
+        return self.dataset.taxonomy
+
+    def class_counts(self, part: str) -> np.ndarray:
+        """Images of each class in one part, int64 `leaves`."""
+        return splits.class_counts(self.dataset.leaf, self.rows[part], self.taxonomy.num_leaves)
+
+    def description(self) -> dict[str, Any]:
+        """Plain values that tell this data from any other, for the run directory."""
+        metadata = self.dataset.metadata
+        return {
+            "name": metadata["name"],
+            "fingerprint": metadata["fingerprint"],
+            "licence": metadata["licence"],
+            "num_examples": len(self.dataset),
+            "mean": metadata["mean"],
+            "std": metadata["std"],
+            "parts": {part: len(self.rows[part]) for part in PARTS},
+        }
+
+
+def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Data:
+    """Builds the configured data set if need be, opens it and splits it.
+
+    Raises:
+      UserError: no such data set, unusable images, an empty training part, a level that a
+        monitored metric names and the tree does not have.
+    """
+    settings = config.data
+    directory = data_builders.prepare(
+        settings.dataset,
+        data_dir=pathlib.Path(settings.data_dir),
+        source=settings.source or None,
+        taxonomy_csv=settings.taxonomy_csv or None,
+        num_examples=settings.num_examples,
+        seed=settings.seed,
+        notify=notify,
+    )
+    dataset = datasets.open_dataset(directory)
+    official = config.split.method == "official"
+    rows = splits.split_rows(
+        dataset.hashes,
+        dataset.leaf,
+        fractions=config.split.fractions,
+        seed=config.split.seed,
+        method=config.split.method,
+        official=dataset.official_parts() if official else None,
+    )
+    if not len(rows["train"]):
+        raise UserError(
+            f"config.split: no image of {len(dataset)} falls to train; allowed: at least one. "
+            "Give train a larger share or use more images."
+        )
+    _check_levels(config, dataset.taxonomy)
+    return Data(dataset, rows)
+
+
+def _check_levels(config: Config, taxonomy: Taxonomy) -> None:
+    """Refuses monitored metrics of a level that the tree does not have."""
+    problems = []
+    for name, value in (
+        ("checkpoint.monitor", config.checkpoint.monitor),
+        ("optim.plateau_monitor", config.optim.plateau_monitor),
+    ):
+        level = value.rpartition("/")[0]
+        if level and level not in taxonomy.level_names:
+            problems.append(
+                f'config.{name}: the tree has no level "{level}". '
+                f"{near_miss(level, taxonomy.level_names)}"
+            )
+    raise_all(problems)
+
+
+def class_warnings(data: Data) -> list[str]:
+    """Sentences that name the classes without training images, or with none to evaluate on."""
+    counts = {part: data.class_counts(part) for part in PARTS}
+    held_out = counts["validation"] + counts["test"]
+    found = []
+    for missing, text in (
+        (counts["train"] == 0, "have no training image and cannot be learned"),
+        ((counts["train"] > 0) & (held_out == 0), "have no image to evaluate on"),
+    ):
+        names = [data.taxonomy.leaf_names[leaf] for leaf in np.flatnonzero(missing)]
+        if names:
+            found.append(f"{len(names)} classes {text}: {', '.join(names)}")
+    return found
+
+
+def make_sampler(config: Config, data: Data) -> Callable[[np.ndarray], np.ndarray]:
+    """The configured order of training images: positions to rows."""
+    if config.sampling.name == "weighted":
+        return sampling.WeightedSampler(
+            data.rows["train"],
+            data.dataset.leaf,
+            data.taxonomy.num_leaves,
+            config.seed,
+            power=config.sampling.power,
+        )
+    return sampling.UniformSampler(data.rows["train"], config.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network as pure functions of plain dicts.
+
+    Attributes:
+      params, model_state: as initialised.
+      apply: (params, model_state, images, train, key) -> (level logits, new model state).
+      embed: (params, model_state, images) -> (level logits, pooled features `b d`).
+      mean, std: of grey levels in 0..1, one number a channel.
+    """
+
+    params: Any
+    model_state: Any
+    apply: Callable[..., Any]
+    embed: Callable[..., Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Network:
+    """Builds and initialises the configured network.
+
+    Args:
+      data: the run's data description; see `Data.description`.
+
+    Raises:
+      UserError: unknown names, sizes that do not fit, weights that do not fit.
+    """
+    settings = config.model
+    classifier = models.create_model(
+        settings.name,
+        taxonomy.num_leaves,
+        image_size=config.data.image_size,
+        in_channels=settings.in_channels,
+        drop_rate=settings.drop_rate,
+        drop_path_rate=settings.drop_path_rate,
+        pool=settings.pool or None,
+        head=settings.head,
+        taxonomy=taxonomy,
+        freeze_backbone=settings.freeze_backbone,
+        dtype=jnp.dtype(config.train.precision),
+        key=jax.random.fold_in(jax.random.key(config.seed), 0),
+    )
+    graph, params, model_state = models.split_model(classifier)
+    if settings.initial_weights:
+        params, model_state = _initial_weights(pathlib.Path(settings.initial_weights), classifier)
+    mean, std = _normalisation(config, data)
+
+    def apply(params, model_state, images, *, train, key):
+        return models.apply(graph, params, model_state, images, train=train, key=key)
+
+    def embed(params, model_state, images):
+        model = models.join_model(graph, params, model_state)
+        features = model.features(images)
+        return model.head(features), features.pooled
+
+    return Network(params, model_state, apply, embed, mean, std)
+
+
+def _initial_weights(path: pathlib.Path, classifier: models.Classifier) -> tuple[Any, Any]:
+    """Parameters and model state from a weights file; its head too when it has these classes."""
+    state_dict = weights.read_safetensors(path)
+    try:
+        loaded = weights.from_timm(state_dict, classifier)
+    except UserError:  # a head of other classes; what else is amiss is raised again
+        loaded = weights.from_timm(state_dict, classifier, with_head=False)
+    return jax.tree.map(jnp.asarray, loaded)
+
+
+def _normalisation(
+    config: Config, data: dict[str, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation for each channel that enters the network."""
+    channels = config.model.in_channels
+    if config.data.normalisation == "dataset":
+        return (float(data["mean"]),) * channels, (float(data["std"]),) * channels
+    if not isinstance(config.model.name, str):
+        raise UserError(
+            'config.data.normalisation: found "backbone" with a backbone that is a function; '
+            'allowed then: "dataset".'
+        )
+    info = models.get_info(config.model.name)
+    if channels == 1:
+        return (float(np.mean(info.mean)),), (float(np.mean(info.std)),)
+    return tuple(info.mean), tuple(info.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What the training loop runs. `train_step` and `eval_step` are pure; nothing is compiled."""
+
+    state: TrainState
+    train_step: Callable[..., Any]
+    eval_step: Callable[..., Any]
+    schedule: optim.Schedule
+    steps_per_epoch: int
+    total_steps: int
+    evaluate_every: int
+
+
+def make_training(config: Config, data: Data) -> Training:
+    """The initial state and the steps of a run."""
+    taxonomy = data.taxonomy
+    network = make_network(config, data.description(), taxonomy)
+    steps_per_epoch = max(1, round(len(data.rows["train"]) / config.train.batch_size))
+    total_steps = max(1, round(config.train.epochs * steps_per_epoch))
+    settings = _with_frozen_backbone(config)
+    schedule = optim.make_schedule(settings, total_steps, steps_per_epoch)
+    optimizer = optim.make_optimizer(settings, network.params, schedule)
+    constants = {"mean": network.mean, "std": network.std}
+    return Training(
+        state=initial_state(config, network, optimizer),
+        train_step=make_train_step(
+            network.apply,
+            losses.make_loss(config.loss),
+            optimizer,
+            taxonomy.ancestors,
+            optim.trainable(settings, network.params),
+            ema_decay=config.train.ema_decay,
+            **constants,
+        ),
+        eval_step=make_eval_step(network.apply, taxonomy.ancestors, **constants),
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        evaluate_every=max(1, round(config.train.evaluate_every_epochs * steps_per_epoch)),
+    )
+
+
+def _with_frozen_backbone(config: Config) -> Any:
+    """The optimiser's settings with the rule that a frozen backbone stands for."""
+    if not config.model.freeze_backbone:
+        return config.optim
+    rules = (("backbone/.*", 0.0), *config.optim.learning_rate_rules)
+    return dataclasses.replace(config.optim, learning_rate_rules=rules)
+
+
+def initial_state(
+    config: Config, network: Network, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step."""
+    average = {"params": network.params, "model_state": network.model_state}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=network.params,
+        model_state=network.model_state,
+        opt_state=optimizer.init(network.params),
+        plateau=optim.plateau_init(config.optim),
+        ema=jax.tree.map(jnp.copy, average) if config.train.ema_decay else {},
+        key=jax.random.key_data(jax.random.fold_in(jax.random.key(config.seed), 1)),
+    )
+
+
+def flat_metrics(levels: list[dict[str, Any]]) -> dict[str, float]:
+    """Metrics of all levels under `level/metric`, and those of the leaves under `metric` too."""
+    flat = {f"{level['name']}/{name}": level[name] for level in levels for name in METRIC_NAMES}
+    return flat | {name: levels[-1][name] for name in METRIC_NAMES}

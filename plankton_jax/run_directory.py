@@ -1,0 +1,172 @@
+"""The run directory: what a run writes down of itself, and what keeps two runs apart.
+
+`config.json` (resolved settings), `config_file.py` (the file they came from), `data.json` (what the
+images were), `environment.json` (versions, devices, git commit), `checkpoints/`, `metrics.jsonl`,
+`tensorboard/`, `predictions/`, `figures/`. Reads and writes these files; runs no network.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, replacing
+from plankton_jax.config import Config, result_settings, walk
+from plankton_jax.errors import UserError, raise_all
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the run directory for this process alone.
+
+    Raises:
+      UserError: another process holds it, it cannot be made, or it holds something else.
+    """
+    foreign = workdir.is_dir() and any(workdir.iterdir()) and not (workdir / ".lock").exists()
+    if foreign or (workdir.exists() and not workdir.is_dir()):
+        raise UserError(
+            f"--workdir {workdir}: it holds something that is not a run of plankton_jax; allowed: "
+            "a new or empty folder, or that of a run to go on with."
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror}).") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"--workdir {workdir}: another process is training in it. Wait for that one to end "
+                "or choose another folder."
+            ) from error
+        yield
+
+
+def start(workdir: pathlib.Path, config: Config, config_file: pathlib.Path) -> None:
+    """Writes a new run's settings down, or checks that a run to go on with has the same ones.
+
+    Raises:
+      UserError: settings that can change a result differ; every one is named.
+    """
+    saved = workdir / "config.json"
+    if saved.exists():
+        _refuse_other_settings(config_from_json(saved), config, workdir)
+    value = config_to_json(config)
+    if config_file.suffix == ".py" and config_file.resolve() != (workdir / CONFIG_COPY).resolve():
+        shutil.copyfile(config_file, workdir / CONFIG_COPY)
+    elif (config_file.parent / CONFIG_COPY).is_file() and config_file.parent != workdir:
+        shutil.copyfile(config_file.parent / CONFIG_COPY, workdir / CONFIG_COPY)
+    _write_json(saved, value)
+
+
+def _refuse_other_settings(before: Config, now: Config, workdir: pathlib.Path) -> None:
+    """Names every setting that differs and can change a result."""
+    old, new = _comparable(before), _comparable(now)
+    raise_all(
+        [
+            f"--workdir {workdir}: its run has config.{name}={old[name]!r}, now it is "
+            f"{new[name]!r}. Go on with the former, or choose another workdir."
+            for name in old
+            if old[name] != new[name]
+        ]
+    )
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    """The settings that can change a result, functions by the name they are saved under."""
+    flat = {name: value for name, _, value in walk(config)}
+    saved = config_to_json(config)
+    result = {}
+    for name in result_settings(config):
+        value: Any = saved
+        for key in name.split("."):
+            value = value[key]
+        result[name] = value if callable(flat[name]) else flat[name]
+    return result
+
+
+def check_data(workdir: pathlib.Path, data: dict[str, Any]) -> None:
+    """Writes down which data a new run trains on, or refuses to go on with other data.
+
+    Args:
+      data: plain values; `fingerprint` identifies the images, labels and tree.
+    """
+    path = workdir / "data.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        differing = [key for key in data if before.get(key) != data[key]]
+        if differing:
+            raise UserError(
+                f"--workdir {workdir}: the data set has changed since this run began: "
+                + "; ".join(f"{key} was {before.get(key)}, is {data[key]}" for key in differing)
+                + ". Put the former images back, or choose another workdir."
+            )
+    _write_json(path, data)
+
+
+def write_environment(workdir: pathlib.Path) -> None:
+    """Adds what this start of the run ran on to `environment.json`, newest last."""
+    import jax
+
+    path = workdir / "environment.json"
+    try:
+        starts = json.loads(path.read_text())["starts"]
+    except (OSError, ValueError, KeyError):
+        starts = []
+    devices = jax.devices()
+    starts.append(
+        {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+            "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
+            "process_count": jax.process_count(),
+            "git_commit": _git_commit(),
+        }
+    )
+    _write_json(path, {"starts": starts})
+
+
+def _git_commit() -> str:
+    """The commit of the working tree this package lies in, with `+` when it is changed, or ""."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        run = lambda *command: subprocess.run(  # noqa: E731
+            ["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=5
+        )
+        commit = run("rev-parse", "HEAD").stdout.strip()
+        return commit + "+" if commit and run("status", "--porcelain").stdout.strip() else commit
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def read_run(run: pathlib.Path) -> tuple[Config, dict[str, Any]]:
+    """The settings and the data description of a run.
+
+    Raises:
+      UserError: `run` is not the directory of a run.
+    """
+    for name in ("config.json", "data.json"):
+        if not (run / name).is_file():
+            raise UserError(
+                f"--run {run}: it has no {name}; allowed: the workdir of a run that was trained."
+            )
+    return config_from_json(run / "config.json"), json.loads((run / "data.json").read_text())
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,351 @@
+"""Trains a classifier, or goes on with a run that was stopped.
+
+    python -m plankton_jax.train --config configs/quickstart.py --workdir runs/first
+    python -m plankton_jax.train --config configs/ndsb.py:small --config.optim.learning_rate=1e-3 \
+        --workdir runs/ndsb
+
+The same command twice is safe: a `--workdir` that holds a run goes on from its last checkpoint.
+SIGTERM and SIGINT (Ctrl-C) save first and end with status 128 + the signal's number.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from plankton_jax.command import command_parser, config_hash, read_config, run_command
+from plankton_jax.config import Config
+from plankton_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from plankton_jax.checkpoints import Checkpoints
+    from plankton_jax.experiment import Data, Training
+    from plankton_jax.tracking import Console, Tracker
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the settings, checks them before anything heavy is imported, and trains."""
+    parser = command_parser("plankton_jax.train", __doc__ or "")
+    parser.add_argument("--config", required=True, help="FILE.py[:ARG], or a run's config.json")
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run directory")
+    options, overrides = parser.parse_known_args(arguments)
+    config = read_config(options.config, overrides)
+    config_file = pathlib.Path(options.config.partition(":")[0])
+    return train(config, options.workdir, config_file)
+
+
+class _Stop:
+    """Remembers a SIGTERM or SIGINT until the loop has saved. A second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __enter__(self) -> "_Stop":
+        self._before = {
+            number: signal.signal(number, self._remember)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: Any) -> None:
+        self.signal = number
+        signal.signal(number, self._before[signal.Signals(number)])
+
+    @property
+    def status(self) -> int:
+        """The exit status a shell gives a process that the signal ended."""
+        return 128 + self.signal if self.signal else 0
+
+
+def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> int:
+    """Trains in `workdir` until the end or a signal. Returns the exit status."""
+    # ---------------------------------------------------------------- imports and compiler cache
+    _quiet_libraries()
+    import jax
+
+    if config.logging.compilation_cache:
+        folder = pathlib.Path(config.logging.compilation_cache).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+    from plankton_jax import experiment, run_directory
+    from plankton_jax.checkpoints import Checkpoints
+    from plankton_jax.tracking import Console, Tracker
+
+    # ------------------------------------------------------------------- everything that can fail
+    data = experiment.open_data(config, notify=lambda text: print(text, file=sys.stderr))
+    training = experiment.make_training(config, data)
+    settings = config.checkpoint
+    with run_directory.locked(workdir):
+        run_directory.start(workdir, config, config_file)
+        run_directory.check_data(workdir, data.description())
+        run_directory.write_environment(workdir)
+        with Checkpoints(
+            workdir, keep=settings.keep, monitor=settings.monitor, mode=settings.mode
+        ) as checkpoints:
+            # ------------------------------------------------------------ initialise or restore
+            state, window, start = training.state, None, 0
+            if checkpoints.steps:
+                state, record, problems = checkpoints.restore_newest(training.state)
+                window, start = record["window"], record["step"]
+                for problem in problems:
+                    print(f"warning: {problem} Going on from step {start}.", file=sys.stderr)
+            with (
+                _Stop() as stop,
+                Tracker(workdir, resume_step=start, tensorboard=config.logging.tensorboard) as told,
+                Console(training.total_steps, config.train.batch_size, start) as console,
+            ):
+                _greet(console, config, data, training, start)
+                _loop(config, data, training, state, window, checkpoints, told, console, stop)
+                checkpoints.wait()
+                console.say(
+                    f"stopped by signal {stop.signal}; the same command goes on from here"
+                    if stop.signal
+                    else f"done: {workdir} (best step {checkpoints.best})"
+                )
+    return stop.status
+
+
+def _quiet_libraries() -> None:
+    """Orbax and Grain log every save and read at INFO through absl."""
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def _greet(
+    console: "Console", config: Config, data: "Data", training: "Training", start: int
+) -> None:
+    """Says what is about to be trained, and what is amiss with the classes."""
+    import jax
+
+    from plankton_jax import experiment
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(training.state.params))
+    parts = ", ".join(f"{part} {len(rows)}" for part, rows in data.rows.items())
+    console.say(
+        f"{data.dataset.metadata['name']}: {len(data.dataset)} images, "
+        f"{data.taxonomy.num_leaves} classes ({parts}); licence: "
+        f"{data.dataset.metadata['licence']}"
+    )
+    console.say(
+        f"{config.model.name}: {count / 1e6:.2f} M parameters; {training.total_steps} steps of "
+        f"{config.train.batch_size} images on {jax.device_count()} {jax.default_backend()} "
+        f"device(s)" + (f"; going on from step {start}" if start else "")
+    )
+    for warning in experiment.class_warnings(data):
+        console.say(f"warning: {warning}")
+
+
+def _loop(
+    config: Config,
+    data: "Data",
+    training: "Training",
+    state: Any,
+    window: dict[str, Any] | None,
+    checkpoints: "Checkpoints",
+    told: "Tracker",
+    console: "Console",
+    stop: _Stop,
+) -> None:
+    """The training loop. Per step: step, evaluate, save, log, take the next batch; keep the order.
+
+    A save holds what was evaluated, and nothing is drawn from the data between the two, so a run
+    that goes on from it repeats every later number.
+    """
+    import jax
+
+    from plankton_jax import experiment, optim
+    from plankton_jax.data import loader
+
+    run_step = jax.jit(_accumulating(training.train_step), donate_argnums=(0, 1))
+    run_eval = jax.jit(_counting(training.eval_step), donate_argnums=(2,))
+    window = _device_window(window)
+    step = int(state.step)
+    identity = {"config_hash": config_hash(config, results_only=True)}
+    identity |= {"process_count": jax.process_count(), "worker_count": config.data.worker_count}
+    if step >= training.total_steps:
+        return
+    # ---------------------------------------------------------------------------------- the data
+    with loader.make_train_iterator(
+        data.dataset,
+        experiment.make_sampler(config, data),
+        batch_size=config.train.batch_size,
+        image_size=config.data.image_size,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        start_batch=step,
+        num_batches=training.total_steps - step,
+        worker_count=config.data.worker_count,
+        threads=config.data.threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        batch = _next_batch(batches)
+        while step < training.total_steps:
+            # -------------------------------------------------------------------------- one step
+            state, window = run_step(state, window, batch)
+            step += 1
+            last = step == training.total_steps
+            evaluates = last or step % training.evaluate_every == 0
+            saves = evaluates or bool(stop.signal)
+            every = config.checkpoint.every_steps
+            saves = saves or bool(every and step % every == 0)
+            logs = last or step % config.logging.every_steps == 0
+            epoch = step / training.steps_per_epoch
+            # ------------------------------------------------------- the numbers since last time
+            if saves or logs:
+                sums = {name: value.item() for name, value in window.items()}
+                _require_finite(sums, step, checkpoints)
+            if logs:
+                values = _means(sums) | {
+                    "learning_rate": float(training.schedule(step - 1) * state.plateau.scale),
+                    "images_per_second": console.images_per_second(step),
+                }
+                told.write("train", step, epoch, values)
+                console.show(step, epoch, values)
+                window, sums = _device_window(None), _ZERO_WINDOW
+            # --------------------------------------------------------------------- evaluate, save
+            metrics = None
+            if evaluates and len(data.rows["validation"]):
+                with console.not_counted():
+                    metrics = evaluate(config, data, run_eval, state)
+                told.write("validation", step, epoch, metrics)
+                console.say(_validation_line(step, metrics, data.taxonomy.level_names))
+                if config.optim.schedule == "plateau":
+                    monitored = metrics[config.optim.plateau_monitor]
+                    plateau = optim.plateau_update(config.optim, state.plateau, monitored)
+                    state = _with_plateau(state, plateau)
+            if saves:
+                with console.not_counted():
+                    checkpoints.save(step, state, {"metrics": metrics, "window": sums, **identity})
+            # -------------------------------------------------------------------- the next batch
+            if last or (stop.signal and saves):
+                return
+            batch = _next_batch(batches)
+
+
+_ZERO_WINDOW = {"loss": 0.0, "correct": 0, "count": 0, "gradient_norm": 0.0, "steps": 0}
+
+
+def _device_window(window: dict[str, Any] | None) -> dict[str, Any]:
+    """Sums since the last log line, on the device; zero when there are none."""
+    import jax.numpy as jnp
+
+    return {
+        name: jnp.asarray((window or _ZERO_WINDOW)[name], jnp.asarray(zero).dtype)
+        for name, zero in _ZERO_WINDOW.items()
+    }
+
+
+def _accumulating(train_step: Any) -> Any:
+    """The training step with its sums added to a window, so that no step waits for the host."""
+    import jax
+
+    def step(state, window, batch):
+        state, sums = train_step(state, batch)
+        return state, jax.tree.map(lambda total, new: total + new, window, sums | {"steps": 1})
+
+    return step
+
+
+def _counting(eval_step: Any) -> Any:
+    """The evaluation step with its sums added to those of the batches before."""
+    import jax
+
+    def step(params, model_state, totals, batch):
+        _, sums = eval_step(params, model_state, batch)
+        return jax.tree.map(lambda total, new: total + new, totals, sums)
+
+    return step
+
+
+def _next_batch(batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The next batch on the device, without what only the host needs."""
+    import jax
+
+    batch = next(batches)
+    return jax.device_put({name: batch[name] for name in ("image", "leaf")})
+
+
+def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[str, float]:
+    """Metrics of every level over the validation part."""
+    import jax
+
+    from plankton_jax import experiment
+    from plankton_jax.data import loader
+    from plankton_jax.metrics import level_metrics, zero_sums
+    from plankton_jax.train_step import evaluated
+
+    params, model_state = evaluated(state)
+    totals = zero_sums(data.taxonomy.ancestors)
+    with loader.make_eval_batches(
+        data.dataset,
+        data.rows["validation"],
+        batch_size=config.train.batch_size,
+        image_size=config.data.image_size,
+        threads=config.data.threads,
+    ) as batches:
+        for batch in batches:
+            batch = jax.device_put({name: batch[name] for name in ("image", "leaf", "mask")})
+            totals = run_eval(params, model_state, totals, batch)
+    levels = level_metrics(jax.device_get(totals), data.taxonomy.level_names)
+    return experiment.flat_metrics(levels)
+
+
+def _with_plateau(state: Any, plateau: Any) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(state, plateau=plateau)
+
+
+def _means(sums: dict[str, Any]) -> dict[str, float]:
+    """Training metrics of a window: mean loss and accuracy an image, mean gradient norm a step."""
+    count, steps = max(sums["count"], 1), max(sums["steps"], 1)
+    return {
+        "loss": sums["loss"] / count,
+        "accuracy": sums["correct"] / count,
+        "gradient_norm": sums["gradient_norm"] / steps,
+    }
+
+
+def _validation_line(step: int, metrics: dict[str, float], levels: tuple[str, ...]) -> str:
+    """One line: accuracy and macro F1 at every level, log-loss of the leaves."""
+    parts = [
+        f"{level} accuracy {metrics[f'{level}/micro_accuracy']:.4f} "
+        f"macro F1 {metrics[f'{level}/macro_f1']:.4f}"
+        for level in levels
+    ]
+    return f"validation at step {step}: {'; '.join(parts)}; log-loss {metrics['log_loss']:.4f}"
+
+
+def _require_finite(sums: dict[str, Any], step: int, checkpoints: "Checkpoints") -> None:
+    """Stops before anything that is not finite is saved.
+
+    Raises:
+      UserError: the loss or the gradient is not finite.
+    """
+    import math
+
+    bad = [name for name in ("loss", "gradient_norm") if not math.isfinite(sums[name])]
+    if not bad:
+        return
+    checkpoints.wait()
+    kept = f"Step {checkpoints.steps[-1]} is kept" if checkpoints.steps else "Nothing was saved yet"
+    raise UserError(
+        f"step {step}: the {' and the '.join(name.replace('_', ' ') for name in bad)} of training "
+        f"is not finite. {kept}. Try a lower config.optim.learning_rate, a longer "
+        "config.optim.warmup_epochs, config.optim.gradient_clip=1.0"
+        ", or config.train.precision=float32, in a new workdir."
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,171 @@
+"""One step of training and one of evaluation: pure functions of a state and a batch.
+
+The state is a frozen dataclass of plain nested dicts. `make_train_step` returns a function for
+`jax.jit` with the state donated; metrics come back as sums and counts, so any number of devices
+gives the same answer. Nothing here reads a file, a clock or a global.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, UInt8
+
+from plankton_jax import metrics
+from plankton_jax.losses import Loss
+from plankton_jax.optim import PlateauState
+
+PyTree = Any
+Batch = dict[str, Array]
+# apply(params, model_state, images, train, key) -> (level logits, new model state)
+Apply = Callable[..., tuple[tuple[Float[Array, "b k"], ...], PyTree]]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "model_state", "opt_state", "plateau", "ema", "key"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step reads and writes.
+
+    Attributes:
+      step: int32 scalar, the number of steps done.
+      params: parameters, nested dicts of float32 arrays.
+      model_state: batch-norm statistics, nested dicts; empty for networks without.
+      opt_state: the optimiser's.
+      plateau: the learning-rate cuts so far; moved at evaluations, not in the step.
+      ema: moving averages of `params` and `model_state` under these two names, or an empty dict.
+      key: uint32 data of the run's random key; dropout uses `fold_in(key, step)`.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    model_state: PyTree
+    opt_state: PyTree
+    plateau: PlateauState
+    ema: PyTree
+    key: Array
+
+
+def normalise(
+    images: UInt8[Array, "b h w 1"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "b h w c"]:
+    """Grey levels in 0..255 to zero mean and unit variance, repeated over the channels of `mean`.
+
+    `mean` and `std` are of values in 0..1, one number for each channel that the network takes.
+    """
+    scaled = images.astype(jnp.float32) / 255.0
+    shape = (1, 1, 1, len(mean))
+    centred = scaled - jnp.asarray(mean, jnp.float32).reshape(shape)
+    return centred / jnp.asarray(std, jnp.float32).reshape(shape)
+
+
+def make_train_step(
+    apply: Apply,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    ancestors: Int[Array, "levels leaves"],
+    moving: PyTree,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Builds `train_step(state, batch) -> (state, sums)`.
+
+    Args:
+      moving: for each parameter, whether it trains; gradients of the others are not computed.
+      mean, std: see `normalise`.
+      ema_decay: decay a step of the moving averages; 0 keeps none.
+
+    `sums` holds `loss` (summed over the batch), `correct` (leaf top-1), `count`, and
+    `gradient_norm` (of this step, not summed over examples).
+    """
+    ancestors = jnp.asarray(ancestors, jnp.int32)
+
+    def objective(params, model_state, images, labels, key):
+        params = jax.tree.map(
+            lambda value, moves: value if moves else jax.lax.stop_gradient(value), params, moving
+        )
+        logits, model_state = apply(params, model_state, images, train=True, key=key)
+        return jnp.mean(loss(logits, labels)), (logits, model_state)
+
+    def train_step(state: TrainState, batch: Batch):
+        images = normalise(batch["image"], mean, std)
+        labels = ancestors.T[batch["leaf"]]
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        (value, (logits, model_state)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            state.params, state.model_state, images, labels, key
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
+        params = optax.apply_updates(state.params, updates)
+        new_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            ema=_moved_average(state, params, model_state, ema_decay),
+        )
+        count = jnp.asarray(labels.shape[0], jnp.int32)
+        correct = jnp.sum(jnp.argmax(logits[-1], axis=-1) == labels[:, -1])
+        sums = {
+            "loss": value * count.astype(jnp.float32),
+            "correct": correct.astype(jnp.int32),
+            "count": count,
+            "gradient_norm": optax.tree.norm(gradients),
+        }
+        return new_state, sums
+
+    return train_step
+
+
+def _moved_average(state: TrainState, params: PyTree, model_state: PyTree, decay: float) -> PyTree:
+    """The moving averages one step on.
+
+    The decay grows as min(d, (1 + t) / (10 + t)), so the average forgets the random start at once.
+    """
+    if not decay:
+        return state.ema
+    step = state.step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    current = {"params": params, "model_state": model_state}
+    return jax.tree.map(lambda old, new: old + rate * (new - old), state.ema, current)
+
+
+def make_eval_step(
+    apply: Apply,
+    ancestors: Int[Array, "levels leaves"],
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Callable[[PyTree, PyTree, Batch], tuple[tuple[Array, ...], dict[str, Any]]]:
+    """Builds `eval_step(params, model_state, batch) -> (level logits, metric sums)`.
+
+    The logits cover every level of the tree: a head that predicts leaves alone has the coarser
+    levels read off its leaf probabilities.
+    """
+    ancestors = jnp.asarray(ancestors, jnp.int32)
+
+    def eval_step(params: PyTree, model_state: PyTree, batch: Batch):
+        images = normalise(batch["image"], mean, std)
+        logits, _ = apply(params, model_state, images, train=False, key=None)
+        if len(logits) != ancestors.shape[0]:
+            logits = metrics.marginal_logits(logits[-1], ancestors)
+        return logits, metrics.batch_sums(logits, batch["leaf"], batch["mask"], ancestors)
+
+    return eval_step
+
+
+def evaluated(state: TrainState) -> tuple[PyTree, PyTree]:
+    """The (params, model_state) that are evaluated and used: the averages where there are any."""
+    if state.ema:
+        return state.ema["params"], state.ema["model_state"]
+    return state.params, state.model_state

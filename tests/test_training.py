@@ -1,0 +1,251 @@
+"""Whole runs through the commands: continuing after every kind of stop, and what is refused."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from command_runs import (
+    ROOT,
+    checkpoints,
+    command,
+    environment,
+    final_digest,
+    metrics_lines,
+    run,
+    train_arguments,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> pathlib.Path:
+    """A folder with a finished run, `whole`, that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    run("train", *train_arguments(folder, "whole"))
+    return folder
+
+
+def _start(arguments: list[object]) -> subprocess.Popen:
+    return subprocess.Popen(
+        command("train", *arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _kill_when(process: subprocess.Popen, happens, seconds: float = 60) -> bool:
+    """Kills the process outright at the moment that `happens()`; False when it ended before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if happens():
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(0.001)
+    process.communicate()
+    return False
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits(workspace):
+    workdir = workspace / "killed"
+    arguments = train_arguments(workspace, "killed")
+    generator = random.Random(0)
+    folder = workdir / "checkpoints"
+    kills = 0
+    for moment in ("a save", "a checkpoint", "a time", "a save"):
+        delay = time.monotonic() + generator.uniform(4, 7)
+        steps = set(os.listdir(folder)) if folder.exists() else set()
+        happens = {
+            "a save": lambda: folder.exists() and any("tmp" in name for name in os.listdir(folder)),
+            "a checkpoint": lambda seen=steps: (
+                folder.exists() and any(n.isdigit() and n not in seen for n in os.listdir(folder))
+            ),
+            "a time": lambda at=delay: time.monotonic() > at,
+        }[moment]
+        kills += _kill_when(_start(arguments), happens)
+    assert kills >= 2, "the run was over before it could be killed"
+    run("train", *arguments)
+    assert final_digest(workdir) == final_digest(workspace / "whole")
+    assert metrics_lines(workdir) == metrics_lines(workspace / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(workspace, number):
+    name = f"signal{number.value}"
+    arguments = train_arguments(workspace, name, "--config.checkpoint.every_steps=1000")
+    process = _start(arguments)
+    while process.poll() is None and not (workspace / name / "checkpoints").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate()
+    assert process.returncode == 128 + number, told
+    assert "Traceback" not in told and "goes on from here" in told
+    stopped_at = checkpoints(workspace / name)[-1]["step"]
+    again = run("train", *arguments)
+    assert f"going on from step {stopped_at}" in again.stderr
+    assert final_digest(workspace / name) == final_digest(workspace / "whole")
+
+
+def test_a_finished_run_is_left_as_it_is(workspace):
+    before = final_digest(workspace / "whole")
+    run("train", *train_arguments(workspace, "whole"))
+    assert final_digest(workspace / "whole") == before
+
+
+def test_a_run_repeats_from_its_saved_settings(workspace):
+    config = workspace / "whole" / "config.json"
+    run("train", "--config", config, "--workdir", workspace / "repeated")
+    assert final_digest(workspace / "repeated") == final_digest(workspace / "whole")
+
+
+def test_loader_processes_change_nothing(workspace):
+    run("train", *train_arguments(workspace, "workers", "--config.data.worker_count=2"))
+    assert final_digest(workspace / "workers") == final_digest(workspace / "whole")
+
+
+def _copied(workspace: pathlib.Path, name: str) -> pathlib.Path:
+    """A copy of the finished run without its last checkpoint's metrics lines touched."""
+    shutil.copytree(workspace / "whole", workspace / name)
+    return workspace / name
+
+
+def test_a_damaged_newest_checkpoint_falls_back(workspace):
+    workdir = _copied(workspace, "damaged")
+    last = checkpoints(workdir)[-1]["step"]
+    data = max((workdir / "checkpoints" / str(last)).rglob("d/*"), key=lambda p: p.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+    told = run("train", *train_arguments(workspace, "damaged")).stderr
+    assert "warning: checkpoint" in told and f"/{last}" in told and "going on from step" in told
+    assert final_digest(workdir) == final_digest(workspace / "whole")
+    assert (workdir / "damaged_checkpoints" / str(last)).is_dir()
+
+
+def test_no_whole_checkpoint_at_all_is_told(workspace):
+    workdir = _copied(workspace, "ruined")
+    for manifest in (workdir / "checkpoints").glob("*/state/manifest.ocdbt"):
+        manifest.write_bytes(b"")
+    told = run("train", *train_arguments(workspace, "ruined"), status=2).stderr
+    assert "no checkpoint is whole" in told
+
+
+def test_other_settings_are_refused_by_name(workspace):
+    overrides = ("--config.optim.learning_rate=0.5", "--config.seed=9")
+    told = run("train", *train_arguments(workspace, "whole", *overrides), status=2).stderr
+    assert "config.optim.learning_rate=0.003, now it is 0.5" in told
+    assert "config.seed=0, now it is 9" in told
+
+
+def test_settings_that_cannot_change_a_result_may_differ(workspace):
+    overrides = ("--config.logging.every_steps=3", "--config.data.threads=1")
+    run("train", *train_arguments(workspace, "whole", *overrides))
+
+
+def test_other_images_are_refused(workspace):
+    workdir = _copied(workspace, "other_data")
+    described = json.loads((workdir / "data.json").read_text())
+    described["fingerprint"] = "0" * 64
+    (workdir / "data.json").write_text(json.dumps(described))
+    told = run("train", *train_arguments(workspace, "other_data"), status=2).stderr
+    assert "the data set has changed" in told and "0000" in told
+
+
+def test_a_second_process_is_refused(workspace):
+    arguments = train_arguments(workspace, "twice", "--config.train.epochs=200")
+    first = _start(arguments)
+    try:
+        while first.poll() is None and not (workspace / "twice" / ".lock").exists():
+            time.sleep(0.01)
+        told = run("train", *arguments, status=2).stderr
+    finally:
+        first.kill()
+        first.communicate()
+    assert "another process is training in it" in told
+
+
+def test_a_folder_of_something_else_is_not_touched(workspace):
+    folder = workspace / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.txt").write_text("all of it")
+    told = run("train", *train_arguments(workspace, "thesis"), status=2).stderr
+    assert "not a run of plankton_jax" in told
+    assert [path.name for path in folder.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(workspace):
+    overrides = ("--config.optim.learning_rate=1e30", "--config.checkpoint.every_steps=1")
+    told = run("train", *train_arguments(workspace, "diverged", *overrides), status=2).stderr
+    assert "not finite" in told and "config.optim.learning_rate" in told
+    if "is kept" in told:
+        assert checkpoints(workspace / "diverged")
+
+
+def test_evaluate_prints_the_promised_object(workspace):
+    workdir = workspace / "whole"
+    printed = json.loads(run("evaluate", "--run", workdir, "--split", "test", "--json").stdout)
+    assert list(printed) == ["split", "examples", "levels"] and printed["split"] == "test"
+    assert [level["name"] for level in printed["levels"]][-1] == "taxon"
+    expected = {
+        *("name", "micro_accuracy", "macro_accuracy", "macro_f1", "weighted_f1"),
+        *("macro_precision", "macro_recall", "top5_accuracy", "log_loss"),
+    }
+    assert all(set(level) == expected for level in printed["levels"])
+    assert (workdir / "predictions" / "test.parquet").is_file()
+    figures = list((workdir / "figures").glob("test_*.png"))
+    assert len(figures) == 2
+
+
+def test_validation_metrics_are_those_of_training(workspace):
+    workdir = workspace / "whole"
+    arguments = ("--run", workdir, "--split", "validation", "--checkpoint", "last", "--json")
+    leaves = json.loads(run("evaluate", *arguments).stdout)["levels"][-1]
+    trained = [line for line in metrics_lines(workdir) if line["kind"] == "validation"][-1]
+    for name, value in leaves.items():
+        if name != "name":
+            assert value == pytest.approx(trained[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--run", "nowhere"), "no config.json"),
+        (("--run", "{whole}", "--checkpoint", "77"), "allowed: best, last or one of the steps"),
+        (("--run", "{whole}", "--config.seed=4"), "as it was trained"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(workspace, arguments, words):
+    filled = [argument.format(whole=workspace / "whole") for argument in arguments]
+    assert words in run("evaluate", *filled, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("--config.model.name=plankton_cnn_tini",), 'Did you mean "plankton_cnn_tiny"'),
+        (("--config.model.head=linaer",), 'Did you mean "linear"'),
+        (("--config.data.dataset=synthetic",), "synthetic_plankton"),
+        (("--config.data.dataset=image_folder",), "config.data.source"),
+        (
+            ("--config.data.dataset=image_folder", "--config.data.source=nowhere/at/all"),
+            "nowhere/at/all",
+        ),
+        (("--config.checkpoint.monitor=genus/macro_f1",), 'no level "genus"'),
+        (("--config.optim.learning_rate_rules=(('neck.*',1.0),('.*',1.0))",), "neck.*"),
+        (("--config.model.initial_weights=absent.safetensors",), "absent.safetensors"),
+    ],
+)
+def test_bad_settings_leave_no_run_behind(workspace, overrides, words):
+    told = run("train", *train_arguments(workspace, "never", *overrides), status=2).stderr
+    assert words in told
+    assert not (workspace / "never").exists()

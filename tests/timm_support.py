@@ -1,0 +1,59 @@
+"""Imports timm beside a torchvision whose compiled operators do not load (CPU-only machines).
+
+torchvision registers metadata for two operators when it is imported; where its library does not
+load, they are declared here first. Tests skip when torch or timm is missing.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # kept alive: it undoes itself
+for _signature in (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+):
+    _name = _signature.partition("(")[0]
+    if not hasattr(torch.ops.torchvision, _name):
+        _LIBRARY.define(_signature)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+
+torch.set_num_threads(2)
+
+
+def shapes(model) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's state dict."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def load(model, weights: dict[str, np.ndarray]) -> None:
+    """Sets a network's weights."""
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+
+
+def run(model, images: np.ndarray, labels: np.ndarray) -> dict:
+    """What a network gives for `b h w c` images, without dropout.
+
+    Returns logits, pooled features, the token sequence, each block's map `b h w c`, the mean
+    cross-entropy and its gradients by name.
+    """
+    model.eval()
+    inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    tokens, maps = model.forward_intermediates(inputs)
+    logits = model(inputs)
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+    loss.backward()
+    return {
+        "logits": logits.detach().numpy(),
+        "pooled": model.forward_head(tokens, pre_logits=True).detach().numpy(),
+        "tokens": tokens.detach().numpy(),
+        "blocks": np.stack([m.detach().numpy().transpose(0, 2, 3, 1) for m in maps]),
+        "loss": loss.detach().numpy(),
+        "gradients": {name: p.grad.numpy() for name, p in model.named_parameters()},
+    }
