@@ -35,7 +35,7 @@ def digest(tree: Any) -> str:
     for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):
         array = np.ascontiguousarray(leaf)
         result.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
-        result.update(array.tobytes() if array.ndim == 0 else memoryview(array).cast("B"))
+        result.update(array.reshape(-1).view(np.uint8).data)
     return result.hexdigest()
 
 

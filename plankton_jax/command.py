@@ -17,7 +17,7 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from plankton_jax.config import Config, setting_names, validate, walk
 from plankton_jax.errors import UserError, near_miss, raise_all
@@ -41,6 +41,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         status = EXIT_USER_ERROR
+    except BrokenPipeError:
+        status = 0
     except OSError as error:
         if debug or error.errno != errno.ENOSPC:
             raise
@@ -49,8 +51,6 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:
-        status = 0
     sys.stdout.flush()
     sys.exit(status)
 
@@ -186,7 +186,7 @@ def _apply(config: Config, overrides: list[str]) -> Config:
         "config", _copied(config), flag_values=values, sys_argv=overrides
     )
     values(["command", *overrides])
-    return values["config"].value
+    return cast(Config, values["config"].value)
 
 
 def _copied(config: Any) -> Any:

@@ -62,7 +62,9 @@ class DataConfig:
     taxonomy_csv: str = setting(
         "", "Table with the tree above the classes (level1, ..., taxon); empty: the folders' tree."
     )
-    num_examples: int = setting(10_000, "Images drawn by synthetic_plankton.", low=1)
+    num_examples: int = setting(
+        0, "Images that synthetic_plankton draws; 0: its own default, 10,000.", low=0
+    )
     seed: int = setting(0, "Seed of what synthetic_plankton draws.", low=0)
     image_size: int = setting(64, "Side of the square that enters the network, pixels.", low=8)
     normalisation: str = setting(

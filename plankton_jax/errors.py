@@ -15,6 +15,10 @@ class UserError(Exception):
         self.problems = tuple(problems)
         super().__init__("\n".join(problems))
 
+    def __reduce__(self) -> tuple:
+        """Pickles as its problems, so that one from a loader process arrives whole."""
+        return type(self), self.problems
+
 
 def near_miss(name: str, allowed: Iterable[str], count: int = 3) -> str:
     """A sentence that suggests what `name` may have meant.

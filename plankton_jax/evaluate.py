@@ -83,7 +83,7 @@ def predict(config: Config, run: pathlib.Path, split: str, checkpoint: str) -> "
         step=step,
         config_hash=config_hash(config, results_only=True),
         taxonomy=data.taxonomy,
-        train_counts=tuple(data.class_counts("train").tolist()),
+        training_counts=data.class_counts("train"),
     )
     path = run / "predictions" / f"{split}.parquet"
     _write(path, config, data, network, params, model_state, provenance)
@@ -165,7 +165,7 @@ def _write(
             worker_count=config.data.worker_count,
             threads=config.data.threads,
         ) as batches,
-        PredictionsWriter(path, provenance, embedding_dim=shapes[1].shape[-1]) as writer,
+        PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,
     ):
         for batch in batches:
             logits, pooled = jax.device_get(run_network(params, model_state, batch["image"]))
@@ -180,25 +180,40 @@ def _write(
 
 def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None:
     """Writes the class table and the figures, and prints the metrics."""
+    from rich.console import Console
+
     from plankton_jax.analysis import figures, tables
 
-    split = predictions.provenance.split
-    sums = tables.level_sums(predictions)
-    rows = tables.class_table(predictions, sums)
-    tables.write_class_table(run / "predictions" / f"{split}_classes.csv", rows)
-    written = figures.write_figures(run / "figures", split, predictions, sums, rows)
-    summary = tables.summary(predictions, sums)
+    split, levels = predictions.provenance.split, predictions.taxonomy.level_names
+    rows = tables.class_table(predictions)
+    table = run / "predictions" / f"{split}_classes.csv"
+    confusion = run / "figures" / f"{split}_confusion.png"
+    by_class = run / "figures" / f"{split}_accuracy_by_class.png"
+    tables.write_class_table(rows, levels, table)
+    figures.confusion_figure(
+        tables.sums(predictions)["confusion"][-1],
+        predictions.taxonomy.leaf_names,
+        confusion,
+        groups=[row.ancestors for row in rows],
+    )
+    figures.accuracy_by_class_figure(rows, by_class, split)
     if as_json:
-        print(json.dumps(summary))
+        print(json.dumps(tables.summary(predictions)))
         return
-    print(tables.as_text(summary, rows))
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a file takes whole names
+    tables.print_class_table(rows, levels, console)
+    _print_missing(tables.classes_without_images(rows), split)
+    tables.print_level_table(tables.summary(predictions), console)
     print(f"licence of the images: {predictions.provenance.licence}")
-    for path in (
-        run / "predictions" / f"{split}.parquet",
-        run / "predictions" / f"{split}_classes.csv",
-        *written,
-    ):
+    for path in (predictions.path, table, confusion, by_class):
         print(f"wrote {path}")
+
+
+def _print_missing(missing: dict[str, tuple[str, ...]], split: str) -> None:
+    """Names the classes whose numbers mean little."""
+    for part, what in (("train", "no training image"), ("test", f"no image in {split}")):
+        if missing[part]:
+            print(f"warning: {len(missing[part])} classes have {what}: {', '.join(missing[part])}")
 
 
 if __name__ == "__main__":

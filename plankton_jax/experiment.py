@@ -7,7 +7,7 @@ tests go through here, so that one configuration means one thing.
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Da
         data_dir=pathlib.Path(settings.data_dir),
         source=settings.source or None,
         taxonomy_csv=settings.taxonomy_csv or None,
-        num_examples=settings.num_examples,
+        num_examples=settings.num_examples or None,
         seed=settings.seed,
         notify=notify,
     )
@@ -166,14 +166,14 @@ def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Ne
     """
     settings = config.model
     classifier = models.create_model(
-        settings.name,
+        cast(Any, settings.name),
         taxonomy.num_leaves,
         image_size=config.data.image_size,
         in_channels=settings.in_channels,
         drop_rate=settings.drop_rate,
         drop_path_rate=settings.drop_path_rate,
         pool=settings.pool or None,
-        head=settings.head,
+        head=cast(Any, settings.head),
         taxonomy=taxonomy,
         freeze_backbone=settings.freeze_backbone,
         dtype=jnp.dtype(config.train.precision),
@@ -252,12 +252,12 @@ def make_training(config: Config, data: Data) -> Training:
             network.apply,
             losses.make_loss(config.loss),
             optimizer,
-            taxonomy.ancestors,
+            jnp.asarray(taxonomy.ancestors),
             optim.trainable(settings, network.params),
             ema_decay=config.train.ema_decay,
             **constants,
         ),
-        eval_step=make_eval_step(network.apply, taxonomy.ancestors, **constants),
+        eval_step=make_eval_step(network.apply, jnp.asarray(taxonomy.ancestors), **constants),
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,

@@ -8,6 +8,7 @@ as good as one from here. The training step averages over the batch.
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -41,5 +42,5 @@ NAMED = {"cross_entropy": cross_entropy}
 def make_loss(config: LossConfig) -> Loss:
     """The loss a configuration names, or the function it gives."""
     if callable(config.name):
-        return config.name
+        return cast(Loss, config.name)
     return functools.partial(NAMED[str(config.name)], label_smoothing=config.label_smoothing)

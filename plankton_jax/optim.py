@@ -7,7 +7,7 @@ paths such as `backbone/blocks/0/attn/qkv/kernel`; the first match counts.
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def make_schedule(config: OptimConfig, total_steps: int, steps_per_epoch: int) -
     warmup = round(config.warmup_epochs * steps_per_epoch)
     rest = max(total_steps - warmup, 1)
     if callable(config.schedule):
-        factor = config.schedule
+        factor = cast(Schedule, config.schedule)
         return lambda step: peak * factor(step)
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_factor)
@@ -121,9 +121,9 @@ def plateau_init(config: OptimConfig) -> PlateauState:
 
 def plateau_update(config: OptimConfig, state: PlateauState, metric: float) -> PlateauState:
     """One evaluation of ReduceLROnPlateau, as PyTorch defines it (relative threshold)."""
-    metric = jnp.asarray(metric, jnp.float32)
+    value = jnp.asarray(metric, jnp.float32)
     sign = 1.0 if config.plateau_mode == "max" else -1.0
-    better = sign * metric > sign * state.best * (1.0 + sign * config.plateau_threshold)
+    better = sign * value > sign * state.best * (1.0 + sign * config.plateau_threshold)
     better = better | ~jnp.isfinite(state.best)
     bad = jnp.where(better, 0, state.bad_evaluations + 1)
     cooling = state.cooldown_left > 0
@@ -131,7 +131,7 @@ def plateau_update(config: OptimConfig, state: PlateauState, metric: float) -> P
     cut = bad > config.plateau_patience
     return PlateauState(
         scale=jnp.where(cut, state.scale * config.plateau_factor, state.scale),
-        best=jnp.where(better, metric, state.best),
+        best=jnp.where(better, value, state.best),
         bad_evaluations=jnp.where(cut, 0, bad).astype(jnp.int32),
         cooldown_left=jnp.where(
             cut, config.plateau_cooldown, jnp.maximum(state.cooldown_left - 1, 0)

@@ -149,7 +149,7 @@ def _loop(
     data: "Data",
     training: "Training",
     state: Any,
-    window: dict[str, Any] | None,
+    saved_window: dict[str, Any] | None,
     checkpoints: "Checkpoints",
     told: "Tracker",
     console: "Console",
@@ -165,9 +165,9 @@ def _loop(
     from plankton_jax import experiment, optim
     from plankton_jax.data import loader
 
-    run_step = jax.jit(_accumulating(training.train_step), donate_argnums=(0, 1))
+    run_step = jax.jit(accumulating(training.train_step), donate_argnums=(0, 1))
     run_eval = jax.jit(_counting(training.eval_step), donate_argnums=(2,))
-    window = _device_window(window)
+    window = device_window(saved_window)
     step = int(state.step)
     identity = {"config_hash": config_hash(config, results_only=True)}
     identity |= {"process_count": jax.process_count(), "worker_count": config.data.worker_count}
@@ -211,7 +211,7 @@ def _loop(
                 }
                 told.write("train", step, epoch, values)
                 console.show(step, epoch, values)
-                window, sums = _device_window(None), _ZERO_WINDOW
+                window, sums = device_window(None), _ZERO_WINDOW
             # --------------------------------------------------------------------- evaluate, save
             metrics = None
             if evaluates and len(data.rows["validation"]):
@@ -235,7 +235,7 @@ def _loop(
 _ZERO_WINDOW = {"loss": 0.0, "correct": 0, "count": 0, "gradient_norm": 0.0, "steps": 0}
 
 
-def _device_window(window: dict[str, Any] | None) -> dict[str, Any]:
+def device_window(window: dict[str, Any] | None) -> dict[str, Any]:
     """Sums since the last log line, on the device; zero when there are none."""
     import jax.numpy as jnp
 
@@ -245,7 +245,7 @@ def _device_window(window: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _accumulating(train_step: Any) -> Any:
+def accumulating(train_step: Any) -> Any:
     """The training step with its sums added to a window, so that no step waits for the host."""
     import jax
 

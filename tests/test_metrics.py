@@ -69,7 +69,6 @@ def _sklearn(logits: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 
 @settings(max_examples=25)
-@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))
 def test_every_metric_of_every_level_equals_scikit_learn(seed, leaves_seen, classes_predicted):
     logits, leaf = _examples(seed, 60, leaves_seen, classes_predicted)

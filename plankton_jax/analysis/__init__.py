@@ -1,1 +1,1 @@
-"""Tables and figures, made from the predictions table; no network is run here."""
+"""What is read off a predictions table: tables and figures. Runs no network."""

@@ -1,0 +1,217 @@
+"""Lists and reads the files of a folder or of a zip archive, and refuses what leads out of it.
+
+Reads the source; writes nothing.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from plankton_jax.errors import UserError
+
+SETTING = "config.data.source"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+MAX_FILE_BYTES = 1 << 30
+IGNORED_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
+
+NOT_AN_IMAGE = "not an image"
+NOT_REGULAR = "not a regular file"
+LINK_OUTSIDE = "symbolic link that points outside"
+LINK_BROKEN = "symbolic link that points nowhere"
+LINK_FOLDER = "symbolic link to a folder"
+PATH_OUTSIDE = "path that leads outside the archive"
+NAME_TWICE = "name occurs twice in the archive"
+NAME_NOT_UTF8 = "name is not UTF-8"
+FILE_TOO_LARGE = "file over 1 GiB"
+
+
+@dataclasses.dataclass(slots=True)
+class Entry:
+    """A file of a source.
+
+    Attributes:
+      path: relative to the source, with "/" between its parts.
+      size: bytes.
+      stamp: when it was changed last, in nanoseconds; 0 within an archive.
+      problem: why it is left out; "" when it is an image by its name.
+      member: number of the file within an archive.
+    """
+
+    path: str
+    size: int = 0
+    stamp: int = 0
+    problem: str = ""
+    member: int = -1
+
+
+class CorruptMemberError(Exception):
+    """A member of an archive cannot be unpacked; the argument says why."""
+
+
+class Source(Protocol):
+    """A folder or an archive, listed once."""
+
+    entries: list[Entry]
+
+    def fingerprint(self) -> str:
+        """Changes when the files do."""
+        ...
+
+    def read(self, entry: Entry) -> bytes:
+        """The bytes of a file; may be called from several threads."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of open files."""
+        ...
+
+
+def open_source(path: str | None) -> Source:
+    """Lists a folder or a zip archive.
+
+    Raises:
+      UserError: nothing there, neither a folder nor a zip archive, not allowed to be read.
+    """
+    if not path:
+        raise UserError(
+            f"{SETTING}: not set. Set it to a folder with one folder of images a class, or to a "
+            "zip archive of such a folder."
+        )
+    root = pathlib.Path(path).expanduser()
+    try:
+        if root.is_dir():
+            return FolderSource(root)
+        if root.is_file():
+            return ZipSource(root)
+    except OSError as error:
+        raise UserError(f"{SETTING} {path}: cannot be read ({error}).") from error
+    if root.exists():
+        raise UserError(f"{SETTING} {path}: is neither a folder nor a zip archive.")
+    there = next((parent for parent in root.absolute().parents if parent.exists()), root)
+    raise UserError(f"{SETTING} {path}: is not there. What exists of the path is {there}.")
+
+
+def _problem(path: str, size: int) -> str:
+    """What tells from name and size that a file is left out."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return NAME_NOT_UTF8
+    if not path.lower().endswith(IMAGE_SUFFIXES):
+        return NOT_AN_IMAGE
+    return FILE_TOO_LARGE if size > MAX_FILE_BYTES else ""
+
+
+def _is_ignored(path: str) -> bool:
+    """Files that systems leave behind in folders."""
+    return any(part.startswith(".") or part.lower() in IGNORED_NAMES for part in path.split("/"))
+
+
+class FolderSource:
+    """All files below a folder, sorted by path."""
+
+    def __init__(self, root: pathlib.Path):
+        self._root = root.resolve()
+        self.entries = sorted(self._list(self._root, ""), key=lambda entry: entry.path)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            line = f"{entry.path}\0{entry.size}\0{entry.stamp}\0{entry.problem}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def read(self, entry: Entry) -> bytes:
+        return (self._root / entry.path).read_bytes()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _list(self, folder: pathlib.Path, prefix: str) -> Iterator[Entry]:
+        with os.scandir(folder) as files:
+            for file in files:
+                if _is_ignored(file.name):
+                    continue
+                path = prefix + file.name
+                if file.is_symlink():
+                    yield self._link(path)
+                elif file.is_dir():
+                    yield from self._list(folder / file.name, path + "/")
+                else:
+                    yield self._regular(path, file.stat())
+
+    def _regular(self, path: str, status: os.stat_result) -> Entry:
+        problem = _problem(path, status.st_size)
+        if not stat.S_ISREG(status.st_mode):
+            problem = NOT_REGULAR
+        return Entry(path, status.st_size, status.st_mtime_ns, problem)
+
+    def _link(self, path: str) -> Entry:
+        """Follows a link to a file within the folder; folders are met by their own name."""
+        try:
+            target = (self._root / path).resolve(strict=True)
+        except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
+            return Entry(path, problem=LINK_BROKEN)
+        if not target.is_relative_to(self._root):
+            return Entry(path, problem=LINK_OUTSIDE)
+        if target.is_dir():
+            return Entry(path, problem=LINK_FOLDER)
+        return self._regular(path, target.stat())
+
+
+class ZipSource:
+    """All members of a zip archive, sorted by path; nothing is unpacked to disk."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path.resolve()
+        status = path.stat()
+        self._fingerprint = f"{status.st_size} {status.st_mtime_ns}"
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise UserError(
+                f"{SETTING} {path}: is neither a folder nor a whole zip archive ({error}). "
+                "Copy or download it again."
+            ) from error
+        self._members = self._archive.infolist()
+        if any(member.flag_bits & 1 for member in self._members):
+            raise UserError(f"{SETTING} {path}: is encrypted. Give an archive without a password.")
+        self.entries = sorted(self._list(), key=lambda entry: entry.path)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def read(self, entry: Entry) -> bytes:
+        try:
+            return self._archive.read(self._members[entry.member])
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise CorruptMemberError(str(error)) from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._archive.close()
+
+    def _list(self) -> Iterator[Entry]:
+        seen: set[str] = set()
+        for number, member in enumerate(self._members):
+            # Some programs on Windows write backslashes into archives.
+            path = member.filename.replace("\\", "/")
+            outside = path.startswith("/") or ".." in path.split("/") or path[1:3] == ":/"
+            if not outside and (member.is_dir() or path.endswith("/") or _is_ignored(path)):
+                continue
+            problem = _problem(path, member.file_size)
+            if outside:
+                problem = PATH_OUTSIDE
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                problem = LINK_OUTSIDE
+            elif path in seen:
+                problem = NAME_TWICE
+            seen.add(path)
+            yield Entry(path, member.file_size, problem=problem, member=number)

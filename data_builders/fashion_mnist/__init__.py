@@ -1,0 +1,1 @@
+"""Fashion-MNIST with a tree of three levels, as a TFDS data set."""

@@ -1,0 +1,1 @@
+"""A folder of images, one folder a class, as a TFDS data set."""

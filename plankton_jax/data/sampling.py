@@ -1,0 +1,140 @@
+"""In what order training images are drawn: pure functions of (seed, position). Touches nothing.
+
+A sampler maps any array of positions in the endless stream of draws to rows of the data set's
+index. No draw depends on another, so a run resumes at any position, hosts that take every k-th
+position draw together what one host would, and a draw costs the same at any data set size.
+"""
+
+import functools
+import math
+
+import numpy as np
+from jaxtyping import Integer
+
+from plankton_jax.data.counter import mix64, random_bits, stream_key, to_unit
+from plankton_jax.errors import UserError
+
+# Moves of the Feistel network; a grid of few cells mixes with each move less.
+_ROUNDS, _ROUNDS_OF_SMALL, _SMALL = 8, 16, 256
+
+
+class UniformSampler:
+    """Every row once an epoch, in an order that each epoch draws anew.
+
+    Position p is draw p % n of epoch p // n. The order is a keyed pseudo-random permutation
+    rather than a shuffled array: an alternating Feistel network on a grid of a x b >= n cells
+    (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), walked on from the
+    few cells outside. So nothing is stored beside `rows`.
+
+    Raises:
+      UserError: there are no rows.
+    """
+
+    def __init__(self, rows: Integer[np.ndarray, " n"], seed: int):
+        _require_rows(rows)
+        self.rows = _compact(rows)
+        self.seed = int(seed)
+
+    def __call__(self, positions: Integer[np.ndarray, " p"]) -> Integer[np.ndarray, " p"]:
+        """Rows drawn at these positions, int64."""
+        epochs, draws = np.divmod(np.asarray(positions, np.int64), len(self.rows))
+        keys = mix64(epochs.astype(np.uint64) ^ stream_key(self.seed, "uniform sampler"))
+        return self.rows[permute(draws.astype(np.uint64), keys, len(self.rows))].astype(np.int64)
+
+
+class WeightedSampler:
+    """Draws with replacement, a row of class c with weight 1 / n_c^power among `rows`.
+
+    Power 1 makes every class that is present equally likely (the report's weighted random
+    sampler), power 0 every row. A draw picks the class by its cumulative probability, then a
+    member uniformly.
+
+    Raises:
+      UserError: there are no rows.
+    """
+
+    def __init__(
+        self,
+        rows: Integer[np.ndarray, " n"],
+        leaf: Integer[np.ndarray, " all"],
+        num_leaves: int,
+        seed: int,
+        power: float = 1.0,
+    ):
+        """`leaf` holds the class of every row of the index, not of `rows` alone."""
+        _require_rows(rows)
+        # Sixteen bits, where they are enough, let NumPy sort by radix: linear in the rows.
+        classes = leaf[rows].astype(np.uint16 if num_leaves <= 1 << 16 else np.int64)
+        counts = np.bincount(classes, minlength=num_leaves)
+        self.rows = _compact(rows)[np.argsort(classes, kind="stable")]
+        present = np.flatnonzero(counts)
+        self.counts = counts[present]
+        self.starts = np.cumsum(self.counts) - self.counts
+        # In logarithms relative to the largest class: no power overflows.
+        shares = np.exp((1 - power) * np.log(self.counts / self.counts.max()))
+        self.cumulative = np.cumsum(shares) / shares.sum()
+        self.seed = int(seed)
+
+    def __call__(self, positions: Integer[np.ndarray, " p"]) -> Integer[np.ndarray, " p"]:
+        """Rows drawn at these positions, int64."""
+        key = stream_key(self.seed, "weighted sampler")
+        uniform = to_unit(random_bits(key, np.asarray(positions, np.uint64), 2))
+        drawn = np.searchsorted(self.cumulative[:-1], uniform[:, 0], side="right")
+        members = (uniform[:, 1] * self.counts[drawn]).astype(np.int64)
+        return self.rows[self.starts[drawn] + members].astype(np.int64)
+
+
+def permute(
+    indices: Integer[np.ndarray, " p"], keys: Integer[np.ndarray, " p"], size: int
+) -> Integer[np.ndarray, " p"]:
+    """Where the permutation of 0..size-1 that belongs to each key sends each index, int64."""
+    lines, columns = _grid(size)
+    images = _feistel(indices, keys, lines, columns)
+    outside = np.flatnonzero(images >= size)
+    while len(outside):
+        images[outside] = _feistel(images[outside], keys[outside], lines, columns)
+        outside = outside[images[outside] >= size]
+    return images.astype(np.int64)
+
+
+@functools.lru_cache
+def _grid(size: int) -> tuple[int, int]:
+    """Lines and columns of an almost square grid with hardly more cells than `size`.
+
+    Every cell too many may cost a batch another walk over the grid.
+    """
+    start = math.isqrt(size - 1) + 1
+    # It stays near a square: moves along few lines would mix less.
+    widths = range(start, start + 1 + min(start // 8, 63))
+    columns = min(widths, key=lambda width: -size % width)
+    return -(-size // columns), columns
+
+
+def _feistel(indices: np.ndarray, keys: np.ndarray, lines: int, columns: int) -> np.ndarray:
+    """A keyed permutation of 0..lines*columns-1, as moves along lines and columns of a grid."""
+    line, column = np.divmod(indices.astype(np.uint64), np.uint64(columns))
+    rounds = _ROUNDS_OF_SMALL if lines * columns <= _SMALL else _ROUNDS
+    for number in range(0, rounds, 2):
+        line = (line + _move(column, keys, number, lines)) % np.uint64(lines)
+        column = (column + _move(line, keys, number + 1, columns)) % np.uint64(columns)
+    return line * np.uint64(columns) + column
+
+
+def _move(coordinate: np.ndarray, keys: np.ndarray, number: int, limit: int) -> np.ndarray:
+    """How far a round moves, 0..limit-1: a random function of the other coordinate."""
+    # The upper half decides: the remainder by a small limit would read the lowest bits only.
+    mixed = mix64(keys ^ mix64(coordinate + np.uint64(number << 48)))
+    return (mixed >> np.uint64(32)) % np.uint64(limit)
+
+
+def _compact(rows: np.ndarray) -> np.ndarray:
+    """The rows in 32 bits where they fit, which halves what each loader process holds."""
+    return rows.astype(np.int32) if rows.max() < 1 << 31 else rows.astype(np.int64)
+
+
+def _require_rows(rows: np.ndarray) -> None:
+    if not len(rows):
+        raise UserError(
+            "training split: found 0 images; at least 1 is needed. Change config.split.fractions "
+            "or config.split.method, or add images."
+        )

@@ -1,0 +1,152 @@
+"""A backbone with a head, and `create_model`, which makes one from names or functions."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from plankton_jax import heads
+from plankton_jax.errors import UserError, raise_all
+from plankton_jax.models import _registry
+from plankton_jax.models.features import Features
+from plankton_jax.models.regularisation import fold_in_name
+from plankton_jax.taxonomy import Taxonomy
+
+
+class Classifier(nnx.Module):
+    """A backbone and a head. `frozen_backbone` runs the backbone in inference mode, untrained."""
+
+    def __init__(self, backbone: Any, head: Any, frozen_backbone: bool = False):
+        self.backbone = backbone
+        self.head = head
+        self.frozen_backbone = frozen_backbone
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> tuple[Float[Array, "b k"], ...]:
+        """The head's logits, float32, one array for each level that the head predicts."""
+        features = self.features(images, train=train, key=fold_in_name(key, "backbone"))
+        return self.head(features, train=train, key=fold_in_name(key, "head"))
+
+    def features(
+        self,
+        images: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> Features:
+        """The backbone's features; `indices` choose the stages, None takes all."""
+        if self.frozen_backbone:
+            return jax.lax.stop_gradient(self.backbone(images, indices=indices))
+        return self.backbone(images, train=train, key=key, indices=indices)
+
+
+def create_model(
+    name: str | Callable[..., Any],
+    num_classes: int,
+    *,
+    image_size: int | None = None,
+    in_channels: int = 3,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    dtype: DTypeLike = jnp.float32,
+    pool: str | None = None,
+    head: str | Callable[..., Any] | None = None,
+    taxonomy: Taxonomy | None = None,
+    freeze_backbone: bool = False,
+    key: jax.Array,
+) -> Classifier:
+    """A classifier with random parameters.
+
+    Args:
+      name: one of `list_models()`, or a function that builds a backbone from the keywords
+        image_size, in_channels, drop_path_rate, dtype, pool and rngs. A backbone is called as
+        `backbone(images, *, train, key, indices) -> Features` and has `feature_dim`.
+      num_classes: leaves of the taxonomy.
+      image_size: side of the input, pixels; None: the native one of a named backbone.
+      drop_rate: dropout before the head.
+      drop_path_rate: stochastic depth of the last block.
+      dtype: what the network computes in; parameters are float32.
+      pool: "token" or "mean" for transformers; None or "": the architecture's own.
+      head: a name of `plankton_jax.heads`, a function as described there, or None: linear.
+      taxonomy: for heads that predict more levels than the leaves.
+      freeze_backbone: run the backbone in inference mode and stop gradients behind it.
+      key: of the initial parameters.
+
+    Raises:
+      UserError: an unknown name, or settings the network cannot take.
+    """
+    raise_all(_problems(num_classes, in_channels, drop_rate, drop_path_rate, pool))
+    build, native_size = _builder(name)
+    if not (image_size or native_size):
+        raise UserError("config.data.image_size: a backbone given as a function needs one.")
+    options = {
+        "image_size": image_size or native_size,
+        "in_channels": in_channels,
+        "drop_path_rate": drop_path_rate,
+        "dtype": dtype,
+        "pool": pool or None,
+        "rngs": nnx.Rngs(params=fold_in_name(key, "backbone")),
+    }
+    _check_call("config.model.name", build, (), options)
+    backbone = build(**options)
+    if not hasattr(backbone, "feature_dim"):
+        raise UserError(
+            "config.model.name: the backbone that the function builds has no feature_dim."
+        )
+    make_head = heads.find(head or "linear")
+    head_options = {
+        "taxonomy": taxonomy,
+        "drop_rate": drop_rate,
+        "dtype": dtype,
+        "rngs": nnx.Rngs(params=fold_in_name(key, "head")),
+    }
+    _check_call("config.model.head", make_head, (backbone, num_classes), head_options)
+    made = make_head(backbone, num_classes, **head_options)
+    return Classifier(backbone, made, frozen_backbone=freeze_backbone)
+
+
+def _builder(name: str | Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:
+    """The function that builds the backbone, and its native image size where it has one."""
+    if callable(name):
+        return name, None
+    entry = _registry.find(name)
+    return entry.build, entry.info.image_size
+
+
+def _problems(
+    num_classes: int, in_channels: int, drop_rate: float, drop_path_rate: float, pool: str | None
+) -> list[str]:
+    """What is wrong with the settings taken alone."""
+    problems = []
+    if num_classes < 1:
+        problems.append(f"num_classes: found {num_classes}; allowed: 1 or more.")
+    if in_channels < 1:
+        problems.append(f"config.model.in_channels: found {in_channels}; allowed: 1 or more.")
+    for setting, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+        if not 0 <= rate < 1:
+            problems.append(f"config.model.{setting}: found {rate}; allowed: 0 or more, below 1.")
+    if pool not in (None, "", "token", "mean"):
+        problems.append(f'config.model.pool: found "{pool}"; allowed: "", "token" or "mean".')
+    return problems
+
+
+def _check_call(setting: str, function: Callable[..., Any], args: tuple, options: dict) -> None:
+    """Raises a `UserError` where a user's function does not take what it is called with."""
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError as error:
+        raise UserError(
+            f"{setting}: {getattr(function, '__name__', function)} is called with "
+            f"{len(args)} positional arguments and the keywords {', '.join(options)}; {error}."
+        ) from error

@@ -1,0 +1,279 @@
+"""ViT (Dosovitskiy et al. 2021) and DeiT (Touvron et al. 2021), in timm's naming and arithmetic.
+
+Each block is pre-norm; GELU is exact; layer norm has epsilon 1e-6. The matrix products run in the
+compute dtype, softmax and layer norm statistics in float32.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from plankton_jax.errors import UserError
+from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
+from plankton_jax.models.features import Features, select_stages
+from plankton_jax.models.initialisers import normal, uniform
+from plankton_jax.models.normalisation import LayerNorm
+from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+
+EPSILON = 1e-6
+# timm truncates at 2, a hundred standard deviations away: a plain normal distribution.
+_weight_init = normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class VitConfig:
+    """The shape of a plain vision transformer.
+
+    Attributes:
+      patch_size: side of the square patches, pixels.
+      width: length of a token.
+      mlp_ratio: hidden width of a block's MLP, in widths.
+      distilled: whether a distillation token follows the class token.
+      pool: "token" reads the class token, "mean" the mean of the patch tokens.
+    """
+
+    width: int
+    heads: int
+    depth: int = 12
+    patch_size: int = 16
+    mlp_ratio: float = 4.0
+    distilled: bool = False
+    pool: str = "token"
+
+
+class PatchEmbed(nnx.Module):
+    """Cuts the image into patches and projects each to a token."""
+
+    def __init__(
+        self, patch: int, in_channels: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        # PyTorch's initialisation of a convolution, which timm leaves as it is.
+        init = uniform(1.0 / math.sqrt(patch * patch * in_channels))
+        shape = (patch, patch, in_channels, width)
+        self.kernel = nnx.Param(init(rngs.params(), shape))
+        self.bias = nnx.Param(init(rngs.params(), (width,)))
+        self.dtype = dtype
+
+    def __call__(self, images: Float[Array, "b height width c"]) -> Float[Array, "b h w d"]:
+        # A convolution whose stride is its size is one matrix product, which is quicker.
+        kernel = self.kernel[...].astype(self.dtype)
+        batch, height, width, channels = images.shape
+        patch = kernel.shape[0]
+        grid = (batch, height // patch, patch, width // patch, patch, channels)
+        patches = images.astype(self.dtype).reshape(grid)
+        tokens = jnp.einsum("bhiwjc,ijcd->bhwd", patches, kernel)
+        return tokens + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+def attend(
+    query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], value: Float[Array, "b m h k"]
+) -> Float[Array, "b n h k"]:
+    """Scaled dot-product attention over `h` heads, softmax in float32 (Vaswani et al. 2017)."""
+    query = query * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhnm,bmhk->bnhk", weights, value)
+
+
+class Attention(nnx.Module):
+    """Self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, kernel_init=_weight_init, dtype=dtype, rngs=rngs)
+        self.qkv = linear(width, 3 * width)
+        self.proj = linear(width, width)
+        self.heads = heads
+
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
+        attended = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return self.proj(attended.reshape(batch, length, width))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, kernel_init=_weight_init, dtype=dtype, rngs=rngs)
+        self.fc1 = linear(width, hidden)
+        self.fc2 = linear(hidden, width)
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each behind a layer norm and beside a residual path."""
+
+    def __init__(
+        self, config: VitConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        width = config.width
+        hidden = int(width * config.mlp_ratio)
+        self.norm1 = LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.attn = Attention(width, config.heads, dtype=dtype, rngs=rngs)
+        self.norm2 = LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(width, hidden, dtype=dtype, rngs=rngs)
+        self.drop_path_rate = drop_path_rate
+
+    def __call__(
+        self, x: Float[Array, "b n d"], *, key: jax.Array | None = None
+    ) -> Float[Array, "b n d"]:
+        attended = self.attn(self.norm1(x))
+        x = x + drop_path(attended, self.drop_path_rate, fold_in_name(key, "attn"))
+        hidden = self.mlp(self.norm2(x))
+        return x + drop_path(hidden, self.drop_path_rate, fold_in_name(key, "mlp"))
+
+
+class VisionTransformer(nnx.Module):
+    """The backbone. Parameters are named as in timm: `blocks/0/attn/qkv/kernel`, `pos_embed`.
+
+    Attributes:
+      feature_dim: length of the pooled features.
+      stage_dims, strides: width and stride in pixels of each block's feature map.
+      num_prefix_tokens: class and distillation tokens before the patch tokens.
+      grid: patches along a side.
+    """
+
+    def __init__(
+        self,
+        config: VitConfig,
+        *,
+        image_size: int,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        width = config.width
+        self.config = config
+        self.grid = image_size // config.patch_size
+        self.num_prefix_tokens = 2 if config.distilled else 1
+        self.feature_dim = width
+        self.distilled = config.distilled
+        self.stage_dims = (width,) * config.depth
+        self.strides = (config.patch_size,) * config.depth
+        self.patch_embed = PatchEmbed(config.patch_size, in_channels, width, dtype=dtype, rngs=rngs)
+        self.cls_token = nnx.Param(normal(1e-6)(rngs.params(), (1, 1, width)))
+        if config.distilled:
+            self.dist_token = nnx.Param(_weight_init(rngs.params(), (1, 1, width)))
+        length = self.num_prefix_tokens + self.grid**2
+        self.pos_embed = nnx.Param(_weight_init(rngs.params(), (1, length, width)))
+        rates = drop_path_rates(drop_path_rate, config.depth)
+        self.blocks = nnx.List([Block(config, rate, dtype=dtype, rngs=rngs) for rate in rates])
+        # float32 in every precision: the head and saved embeddings read what comes out of it.
+        norm = LayerNorm(width, epsilon=EPSILON, rngs=rngs)
+        if config.pool == "mean":
+            self.fc_norm = norm
+        else:
+            self.norm = norm
+
+    def __call__(
+        self,
+        images: Float[Array, "b height width c"],
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> Features:
+        """Features of square images of the size the network was built for."""
+        x = self.embed(images)
+        stages = []
+        for number, block in enumerate(self.blocks):
+            x = block(x, key=fold_in_name(key if train else None, number))
+            stages.append(self._map(x))
+        chosen = select_stages(stages, indices)
+        if self.config.pool == "mean":
+            patches = x[:, self.num_prefix_tokens :].astype(jnp.float32)
+            return Features(chosen, pooled=self.fc_norm(jnp.mean(patches, axis=1)), tokens=x)
+        tokens = self.norm(x)
+        distilled = tokens[:, 1] if self.distilled else None
+        return Features(chosen, pooled=tokens[:, 0], tokens=tokens, distilled=distilled)
+
+    def embed(self, images: Float[Array, "b height width c"]) -> Float[Array, "b n d"]:
+        """Prefix and patch tokens with their position embeddings."""
+        patches = self.patch_embed(images)
+        batch, _, _, width = patches.shape
+        prefix = [self.cls_token] + ([self.dist_token] if self.distilled else [])
+        parts = [
+            jnp.broadcast_to(token[...].astype(patches.dtype), (batch, 1, width))
+            for token in prefix
+        ]
+        tokens = jnp.concatenate([*parts, patches.reshape(batch, -1, width)], axis=1)
+        return tokens + self.pos_embed[...].astype(patches.dtype)
+
+    def _map(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h w d"]:
+        """The patch tokens in their places."""
+        patches = tokens[:, self.num_prefix_tokens :]
+        return patches.reshape(tokens.shape[0], self.grid, self.grid, tokens.shape[-1])
+
+
+def build(config: VitConfig, *, image_size: int, pool: str | None, **options) -> VisionTransformer:
+    """The backbone of a configuration; `options` as `VisionTransformer` takes them.
+
+    Raises:
+      UserError: an image size that is no multiple of the patch size, or mean pooling of a
+        distilled network, whose second head reads the distillation token.
+    """
+    patch = config.patch_size
+    if image_size < patch or image_size % patch:
+        down = max(image_size // patch, 1) * patch
+        raise UserError(
+            f"config.data.image_size: found {image_size}; allowed: a multiple of the patch size "
+            f"{patch}, such as {down} or {down + patch}."
+        )
+    if config.distilled and pool == "mean":
+        raise UserError(
+            'config.model.pool: found "mean"; a distilled network reads its two tokens; '
+            'allowed: "token".'
+        )
+    config = dataclasses.replace(config, pool=pool or config.pool)
+    return VisionTransformer(config, image_size=image_size, **options)
+
+
+_TINY = VitConfig(width=192, heads=3)
+_SMALL = VitConfig(width=384, heads=6)
+_BASE = VitConfig(width=768, heads=12)
+_LARGE = VitConfig(width=1024, heads=16, depth=24)
+_IN21K = "augreg_in21k_ft_in1k"
+
+
+def _vit(name: str, size: int, config: VitConfig, tag: str = _IN21K, **info) -> ModelEntry:
+    """A network whose public weights were trained with mean and standard deviation 0.5."""
+    record = ModelInfo(name, "vit", size, mean=HALF, std=HALF, timm_name=f"{name}.{tag}", **info)
+    return ModelEntry(record, functools.partial(build, config))
+
+
+def _deit(name: str, config: VitConfig) -> ModelEntry:
+    """A network of the DeiT paper."""
+    record = ModelInfo(name, "vit", 224, timm_name=f"{name}.fb_in1k")
+    return ModelEntry(record, functools.partial(build, config))
+
+
+register(
+    _vit("vit_tiny_patch16_224", 224, _TINY),
+    _vit("vit_tiny_patch16_384", 384, _TINY, crop=1.0),
+    _vit("vit_small_patch16_224", 224, _SMALL),
+    _vit("vit_small_patch16_384", 384, _SMALL, crop=1.0),
+    _vit("vit_small_patch32_224", 224, dataclasses.replace(_SMALL, patch_size=32)),
+    _vit("vit_base_patch16_224", 224, _BASE, tag="augreg2_in21k_ft_in1k"),
+    _vit("vit_base_patch16_384", 384, _BASE, crop=1.0),
+    _vit("vit_base_patch32_224", 224, dataclasses.replace(_BASE, patch_size=32)),
+    _vit("vit_large_patch16_224", 224, _LARGE),
+    _vit("vit_large_patch16_384", 384, _LARGE, crop=1.0),
+    _vit("test_vit", 160, VitConfig(64, 2, 6, mlp_ratio=3.0), tag="r160_in1k", crop=0.95),
+    _deit("deit_tiny_patch16_224", _TINY),
+    _deit("deit_small_patch16_224", _SMALL),
+    _deit("deit_base_patch16_224", _BASE),
+    _deit("deit_tiny_distilled_patch16_224", dataclasses.replace(_TINY, distilled=True)),
+    _deit("deit_small_distilled_patch16_224", dataclasses.replace(_SMALL, distilled=True)),
+    _deit("deit_base_distilled_patch16_224", dataclasses.replace(_BASE, distilled=True)),
+)

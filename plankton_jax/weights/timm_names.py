@@ -1,0 +1,197 @@
+"""timm's state dicts to this package's parameters and back, bit for bit.
+
+Every key of the source and every parameter of the network is accounted for, or the conversion
+fails and lists both. Works on arrays in memory; reads and writes no files.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from plankton_jax.errors import UserError, raise_all
+from plankton_jax.models import Classifier, flatten_paths, split_model, unflatten_paths
+from plankton_jax.weights.resample import resize_position_embedding
+from plankton_jax.weights.rules import FAMILIES, Rule
+
+PyTree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """How one array changes: `inward(value, target shape, backbone)` and `outward(value)`."""
+
+    inward: Callable[[np.ndarray, tuple[int, ...], Any], np.ndarray]
+    outward: Callable[[np.ndarray], np.ndarray]
+
+
+def _input_convolution(value: np.ndarray, shape: tuple[int, ...], backbone: Any) -> np.ndarray:
+    """A first convolution; three colour channels become one by their sum, as in timm.
+
+    The sum gives what a grey image repeated over the three channels would have given.
+    """
+    del backbone
+    kernel = value.transpose(2, 3, 1, 0)
+    if kernel.shape[2] == 3 and shape[2] == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel
+
+
+def _position_embedding(value: np.ndarray, shape: tuple[int, ...], backbone: Any) -> np.ndarray:
+    """Position embeddings at the network's grid; left alone where the grid is no square."""
+    patches = value.shape[1] - backbone.num_prefix_tokens
+    if value.shape == shape or patches < 1 or math.isqrt(patches) ** 2 != patches:
+        return value
+    return resize_position_embedding(value, backbone.grid, backbone.num_prefix_tokens)
+
+
+TRANSFORMS = {
+    "same": Transform(lambda value, *_: value, lambda value: value),
+    "transpose": Transform(lambda value, *_: value.T, lambda value: value.T),
+    "convolution": Transform(
+        lambda value, *_: value.transpose(2, 3, 1, 0), lambda value: value.transpose(3, 2, 0, 1)
+    ),
+    "input_convolution": Transform(_input_convolution, lambda value: value.transpose(3, 2, 0, 1)),
+    "position_embedding": Transform(_position_embedding, lambda value: value),
+}
+
+
+def from_timm(
+    state_dict: Mapping[str, np.ndarray], model: Classifier, *, with_head: bool = True
+) -> tuple[PyTree, PyTree]:
+    """The (params, model_state) of `model` with the values of a timm state dict, as NumPy arrays.
+
+    Position embeddings are resized to the network's grid, and a first layer for three channels is
+    summed for a network of one.
+
+    Args:
+      with_head: False leaves the source's head out and keeps the model's own, for other classes.
+
+    Raises:
+      UserError: keys without a place, parameters without a key, arrays of another shape; all of
+        them are listed.
+    """
+    rules = _rules(model)
+    _, params, model_state = split_model(model)
+    targets = flatten_paths(params) | flatten_paths(model_state)
+    filled, unplaced, problems = {}, [], []
+    for name, value in state_dict.items():
+        rule, path = _placed(name, rules, targets)
+        if rule is None:
+            unplaced.append(name)
+        elif path in filled:
+            problems.append(f"weights: two keys, one of them {name}, would fill {path}.")
+        elif path and (with_head or not path.startswith("head/")):
+            inward = TRANSFORMS[rule.transform].inward
+            shape = targets[path].shape
+            filled[path] = _inward(inward, np.asarray(value), shape, model.backbone)
+            if filled[path].shape != shape:
+                problems.append(
+                    f"weights: {name} has shape {np.shape(value)}, which does not become the "
+                    f"{shape} of {path}." + (_HEAD_HINT if path.startswith("head/") else "")
+                )
+    if not with_head:
+        unplaced = [name for name in unplaced if not _is_head(name, rules)]
+        filled |= {path: np.asarray(v) for path, v in targets.items() if path.startswith("head/")}
+    raise_all(_leftovers(unplaced, sorted(targets.keys() - filled.keys())) + problems)
+    return _like(params, filled), _like(model_state, filled)
+
+
+def to_timm(
+    params: PyTree, model_state: PyTree, model: Classifier, *, with_head: bool = True
+) -> dict[str, np.ndarray]:
+    """The values under timm's names and in timm's layouts; the reverse of `from_timm`.
+
+    `model` says of which family they are; its own values are not read.
+
+    Raises:
+      UserError: parameters that timm has no name for; all of them are listed.
+    """
+    rules = _rules(model)
+    state_dict, unnamed = {}, []
+    for path, value in (flatten_paths(params) | flatten_paths(model_state)).items():
+        if path.startswith("head/") and not with_head:
+            continue
+        found = next(((r, m) for r in rules if (m := _pattern(r.target).fullmatch(path))), None)
+        if found is None:
+            unnamed.append(path)
+            continue
+        rule, match = found
+        outward = TRANSFORMS[rule.transform].outward(np.asarray(value))
+        state_dict[rule.source.format(**match.groupdict())] = np.ascontiguousarray(outward)
+    raise_all(_leftovers([], [], unnamed))
+    return state_dict
+
+
+_HEAD_HINT = " For other classes leave the head out (with_head=False)."
+
+
+def _rules(model: Classifier) -> tuple[Rule, ...]:
+    """The table of the model's family."""
+    for kind, rules in FAMILIES.items():
+        if isinstance(model.backbone, kind):
+            return rules
+    raise UserError(
+        f"weights: there are no names in timm for a {type(model.backbone).__name__}; allowed: "
+        + ", ".join(kind.__name__ for kind in FAMILIES)
+    )
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """The expression that a template's names match, each placeholder a group."""
+    parts = string.Formatter().parse(template)
+    return re.compile(
+        "".join(
+            re.escape(literal) + (f"(?P<{field}>[^./]+)" if field else "")
+            for literal, field, _, _ in parts
+        )
+    )
+
+
+def _placed(
+    name: str, rules: tuple[Rule, ...], targets: Mapping[str, Any]
+) -> tuple[Rule | None, str]:
+    """The rule of a source key and the path it fills; (None, "") where there is none."""
+    for rule in rules:
+        match = _pattern(rule.source).fullmatch(name)
+        if match:
+            path = rule.target.format(**match.groupdict())
+            if not path or path in targets:
+                return rule, path
+    return None, ""
+
+
+def _is_head(name: str, rules: tuple[Rule, ...]) -> bool:
+    """Whether a source key belongs to the head."""
+    return any(r.target.startswith("head/") and _pattern(r.source).fullmatch(name) for r in rules)
+
+
+def _inward(inward: Callable, value: np.ndarray, shape: tuple[int, ...], backbone: Any):
+    """The transformed value, or the value itself where it has not even the rank."""
+    if value.ndim != len(shape):
+        return value
+    return np.ascontiguousarray(inward(value, shape, backbone), dtype=np.float32)
+
+
+def _leftovers(
+    unplaced: Sequence[str], unfilled: Sequence[str], unnamed: Sequence[str] = ()
+) -> list[str]:
+    """Complaints about what nothing corresponds to."""
+    lists = (
+        ("keys of the source that the network has no place for", unplaced),
+        ("parameters of the network that the source does not fill", unfilled),
+        ("parameters of the network that timm has no name for", unnamed),
+    )
+    hint = _HEAD_HINT if any(path.startswith("head/") for path in [*unfilled, *unnamed]) else ""
+    return [f"weights: {what}: {', '.join(names)}.{hint}" for what, names in lists if names]
+
+
+def _like(tree: PyTree, flat: Mapping[str, np.ndarray]) -> PyTree:
+    """The leaves of `tree` from `flat`."""
+    return unflatten_paths({path: flat[path] for path in flatten_paths(tree)})

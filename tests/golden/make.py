@@ -1,0 +1,52 @@
+"""Computes what timm gives for small networks and stores it: `python tests/golden/make.py vit`.
+
+Needs torch and timm. Writes tests/golden/<family>.npz, which also records their versions.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import timm_support
+from golden.variants import BATCH, VIT_VARIANTS, VitVariant
+from golden.weights import checksums, random_images, random_weights
+from timm_support import timm, torch
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def vit_results(name: str, variant: VitVariant) -> dict[str, np.ndarray]:
+    """Outputs, features of each block and gradient checksums of one network."""
+    module = timm.models.deit if variant.config.distilled else timm.models.vision_transformer
+    kind = module.VisionTransformerDistilled if variant.config.distilled else None
+    kind = kind or module.VisionTransformer
+    original = kind(**variant.timm_options(variant.weights_size))
+    timm_support.load(original, random_weights(timm_support.shapes(original)))
+    original.set_input_size(img_size=(variant.image_size, variant.image_size))
+    images = random_images(name, BATCH, variant.image_size, variant.in_channels)
+    results = timm_support.run(original, images, np.arange(BATCH) % variant.num_classes)
+    sums = checksums(results.pop("gradients"))
+    names = sorted(sums)
+    return results | {
+        "gradient_names": np.array(names),
+        "gradient_checksums": np.stack([sums[key] for key in names]),
+    }
+
+
+def make_vit() -> None:
+    """Writes vit.npz."""
+    arrays = {"versions": np.array([f"timm {timm.__version__}", f"torch {torch.__version__}"])}
+    for name, variant in VIT_VARIANTS.items():
+        results = vit_results(name, variant)
+        arrays |= {f"{name}/{key}": value for key, value in results.items()}
+    np.savez_compressed(FOLDER / "vit.npz", **arrays)
+
+
+FAMILIES = {"vit": make_vit}
+
+if __name__ == "__main__":
+    for family in sys.argv[1:] or FAMILIES:
+        FAMILIES[family]()
