@@ -1,0 +1,28 @@
+"""Training and evaluating on real images through the commands. Skipped where they are absent."""
+
+import json
+
+import pytest
+from command_runs import run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_real_folder_of_two_levels_and_tiny_classes(real_images, tmp_path):
+    gallery = real_images / "whoi-gallery" / "images"
+    arguments = [
+        *("--config", "configs/image_folder.py", "--workdir", tmp_path / "run"),
+        f"--config.data.source={gallery}",
+        f"--config.data.data_dir={tmp_path / 'data'}",
+        "--config.data.image_size=32",
+        "--config.model.name=plankton_cnn_tiny",
+        "--config.train.epochs=2",
+    ]
+    told = run("train", *arguments).stderr
+    assert "924 images, 185 classes" in told and "have no image to evaluate on" in told
+    printed = run("evaluate", "--run", tmp_path / "run", "--split", "test", "--json").stdout
+    levels = json.loads(printed)["levels"]
+    assert [level["name"] for level in levels] == ["level1", "taxon"]
+    assert all(0 <= level["micro_accuracy"] <= 1 for level in levels)
+    table = (tmp_path / "run" / "predictions" / "test_classes.csv").read_text().splitlines()
+    assert len(table) == 186
