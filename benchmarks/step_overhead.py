@@ -44,8 +44,8 @@ def _model(config):
     )
 
 
-def ours(config, batch):
-    """Runs of `STEPS` steps of the project's own loop body; returns a function that times one."""
+def _training(config):
+    """The quickstart's step and its initial state."""
     graph, params, model_state = models.split_model(_model(config))
 
     def apply(params, model_state, images, *, train, key):
@@ -63,8 +63,14 @@ def ours(config, batch):
         std=network.std,
         ema_decay=config.train.ema_decay,
     )
+    return step, initial_state(config, network, optimizer)
+
+
+def ours(config, batch):
+    """Seconds a step of the training loop's own body; returns a function that measures once."""
+    step, state = _training(config)
     run = jax.jit(train.accumulating(step), donate_argnums=(0, 1))
-    held = [initial_state(config, network, optimizer), train.device_window(None)]
+    held = [state, train.device_window(None)]
 
     def once() -> float:
         began = time.perf_counter()
@@ -104,28 +110,11 @@ def peer(config, batch):
 
 def device_time(config, batch) -> float:
     """Seconds a step that the device needs, from one compiled call that loops over the step."""
-    graph, params, model_state = models.split_model(_model(config))
-
-    def apply(params, model_state, images, *, train, key):
-        return models.apply(graph, params, model_state, images, train=train, key=key)
-
-    network = Network(params, model_state, apply, apply, (0.5,), (0.2,))
-    optimizer = optim.make_optimizer(config.optim, params, lambda step: 1e-3)
-    step = make_train_step(
-        apply,
-        losses.make_loss(config.loss),
-        optimizer,
-        jnp.arange(CLASSES)[None],
-        optim.trainable(config.optim, params),
-        mean=network.mean,
-        std=network.std,
-        ema_decay=config.train.ema_decay,
-    )
+    step, state = _training(config)
     count = 50
     looped = jax.jit(
         lambda state, batch: jax.lax.fori_loop(0, count, lambda _, s: step(s, batch)[0], state)
     )
-    state = initial_state(config, network, optimizer)
     jax.block_until_ready(looped(state, batch))
     times = []
     for _ in range(REPEATS):

@@ -4,7 +4,6 @@ Reads configuration files (which are Python and run as such) and prints; imports
 """
 
 import argparse
-import contextlib
 import dataclasses
 import errno
 import functools
@@ -12,7 +11,6 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
 import pathlib
 import sys
 import traceback
@@ -293,15 +291,3 @@ def config_hash(config: Config, results_only: bool = False) -> str:
     if results_only:
         saved = {name: saved[name] for name in result_settings(config)}
     return hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path):
-    """Gives a temporary path beside `path` that takes its place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,9 +18,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, replacing
+from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json
 from plankton_jax.config import Config, result_settings, walk
 from plankton_jax.errors import UserError, raise_all
+from plankton_jax.files import replacing
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from plankton_jax.command import replacing
+from plankton_jax.files import replacing
 
 
 class MetricsFile:

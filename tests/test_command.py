@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from plankton_jax import command
 from plankton_jax.config import Config, setting_names, validate, walk
 from plankton_jax.errors import UserError
+from plankton_jax.files import replacing
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -176,7 +177,7 @@ def test_settings_that_cannot_change_a_result_do_not_change_its_hash():
 def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), command.replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

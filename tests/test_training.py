@@ -235,9 +235,17 @@ def test_what_cannot_be_evaluated_is_told(workspace, arguments, words):
         (("--config.model.name=plankton_cnn_tini",), 'Did you mean "plankton_cnn_tiny"'),
         (("--config.model.head=linaer",), 'Did you mean "linear"'),
         (("--config.data.dataset=synthetic",), "synthetic_plankton"),
-        (("--config.data.dataset=image_folder",), "config.data.source"),
         (
-            ("--config.data.dataset=image_folder", "--config.data.source=nowhere/at/all"),
+            ("--config.data.dataset=image_folder", "--config.data.num_examples=0"),
+            "config.data.source",
+        ),
+        (("--config.data.dataset=image_folder",), "config.data.num_examples"),
+        (
+            (
+                "--config.data.dataset=image_folder",
+                "--config.data.num_examples=0",
+                "--config.data.source=nowhere/at/all",
+            ),
             "nowhere/at/all",
         ),
         (("--config.checkpoint.monitor=genus/macro_f1",), 'no level "genus"'),

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from plankton_jax.analysis.tables import ClassRow, classes_without_images, mean_recall
-from plankton_jax.command import replacing
+from plankton_jax.files import replacing
 
 DOTS_PER_INCH = 200
 MOST_PIXELS, MOST_DOTS = 1.5e8, 50_000  # in all; along one side, where Agg ends at 65,535

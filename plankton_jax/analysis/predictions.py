@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plankton_jax.command import replacing
 from plankton_jax.errors import UserError
+from plankton_jax.files import replacing
 from plankton_jax.taxonomy import Taxonomy
 
 FORMAT_VERSION = 1

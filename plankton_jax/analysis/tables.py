@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plankton_jax.analysis.predictions import Predictions
-from plankton_jax.command import replacing
 from plankton_jax.errors import UserError
+from plankton_jax.files import replacing
 from plankton_jax.metrics import class_metrics, host_sums, wilson_interval
 from plankton_jax.metrics import level_metrics as metrics_of_sums
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from plankton_jax.errors import UserError
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
+from plankton_jax.models.initialisers import normal
 from plankton_jax.models.layers import BatchNorm, Convolution
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
 
@@ -57,8 +58,9 @@ class Gate(nnx.Module):
     """Squeeze-and-excitation: channels scaled by a function of their means over the image."""
 
     def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.squeeze = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
-        self.excite = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
+        make = functools.partial(nnx.Linear, dtype=dtype, rngs=rngs)
+        self.squeeze = make(width, hidden, kernel_init=normal(width**-0.5))
+        self.excite = make(hidden, width, kernel_init=normal(hidden**-0.5))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         means = jnp.mean(x, axis=(1, 2))

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from plankton_jax.models._winograd import convolve_winograd
+from plankton_jax.models.initialisers import normal
 
 Padding = Literal["symmetric", "same"]
 Method = Literal["auto", "direct", "matmul"]
@@ -150,7 +151,7 @@ class Convolution(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, in_features // groups, out_features)
         deviation = math.sqrt(2.0 * groups / (kernel_size**2 * out_features))
-        self.kernel = nnx.Param(deviation * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(normal(deviation)(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else None
         self.stride = stride
         self.padding: Padding = padding
