@@ -12,6 +12,7 @@ import errno
 import functools
 import hashlib
 import json
+import logging
 import pathlib
 import shutil
 import sys
@@ -181,6 +182,7 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_dict(like))
         hook = sys.unraisablehook
         sys.unraisablehook = functools.partial(_drop_late_reads, hook)
+        logging.getLogger("asyncio").addFilter(_is_no_late_read)
         try:
             found = self._manager.restore(
                 step,
@@ -195,6 +197,7 @@ class Checkpoints:
                 f"({type(error).__name__}: {reason})."
             ) from error
         sys.unraisablehook = hook
+        logging.getLogger("asyncio").removeFilter(_is_no_late_read)
         state = type(like)(**found[STATE])
         if digest(jax.device_get(state)) != found[RECORD]["state_sha256"]:
             raise UserError(
@@ -243,10 +246,15 @@ def _drop_late_reads(hook: Any, unraisable: Any) -> None:
     """Drops one kind of error that nobody can catch, and leaves the others to `hook`.
 
     When one array of a checkpoint is damaged, the reads of the others are still under way; each
-    prints a traceback when it finds that nobody waits for it any more.
+    prints a traceback when it finds that nobody waits for it any more, or when it is collected.
     """
     if "Event loop is closed" not in str(unraisable.exc_value):
         hook(unraisable)
+
+
+def _is_no_late_read(record: logging.LogRecord) -> bool:
+    """A filter of asyncio's log: drops what `_drop_late_reads` is about."""
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _as_dict(state: Any) -> dict[str, Any]:
