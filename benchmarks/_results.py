@@ -95,8 +95,9 @@ def write_results(
     path = directory / f"{benchmark}.{device}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for line in rows:
-        compared = f"  ({line['peer_name']} {line['peer']:g}, ratio {line['ratio']:.2f})"
-        print(f"{line['name']}: {line['ours']:g} {line['unit']}", end="")
-        print(compared if line["ratio"] is not None else "")
+        text = f"{line['name']}: {line['ours']:g} {line['unit']}"
+        if line["ratio"] is not None:
+            text += f"  ({line['peer_name']} {line['peer']:g}, ratio {line['ratio']:.2f})"
+        print(text)
     print(path)
     return path
