@@ -25,7 +25,7 @@ from plankton_jax.errors import UserError
 
 if TYPE_CHECKING:
     from plankton_jax.analysis.predictions import Predictions
-    from plankton_jax.experiment import Data, Network
+    from plankton_jax.experiment import Data, Network, Training
 
 
 def main(arguments: list[str]) -> int:
@@ -72,8 +72,8 @@ def predict(config: Config, run: pathlib.Path, split: str, checkpoint: str) -> "
         )
     if not len(data.rows[split]):
         raise UserError(f"--split {split}: it has no image; see config.split.fractions.")
-    network = experiment.make_network(config, saved, data.taxonomy)
-    params, model_state, step = _restored(config, data, run, checkpoint)
+    training = experiment.make_training(config, data)
+    params, model_state, step = _restored(config, training, run, checkpoint)
     provenance = Provenance(
         split=split,
         dataset=data.dataset.name,
@@ -86,15 +86,14 @@ def predict(config: Config, run: pathlib.Path, split: str, checkpoint: str) -> "
         training_counts=data.class_counts("train"),
     )
     path = run / "predictions" / f"{split}.parquet"
-    _write(path, config, data, network, params, model_state, provenance)
+    _write(path, config, data, training.network, params, model_state, provenance)
     return read_predictions(path)
 
 
 def _restored(
-    config: Config, data: "Data", run: pathlib.Path, checkpoint: str
+    config: Config, training: "Training", run: pathlib.Path, checkpoint: str
 ) -> tuple[Any, Any, int]:
     """Parameters and model state of the chosen checkpoint, averages where there are any."""
-    from plankton_jax import experiment
     from plankton_jax.checkpoints import Checkpoints
     from plankton_jax.train_step import evaluated
 
@@ -103,7 +102,7 @@ def _restored(
         run, keep=settings.keep, monitor=settings.monitor, mode=settings.mode, read_only=True
     ) as checkpoints:
         step = _chosen_step(checkpoints, run, checkpoint)
-        state, _ = checkpoints.restore(step, experiment.make_training(config, data).state)
+        state, _ = checkpoints.restore(step, training.state)
     params, model_state = evaluated(state)
     return params, model_state, step
 

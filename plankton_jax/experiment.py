@@ -227,6 +227,7 @@ def _normalisation(
 class Training:
     """What the training loop runs. `train_step` and `eval_step` are pure; nothing is compiled."""
 
+    network: Network
     state: TrainState
     train_step: Callable[..., Any]
     eval_step: Callable[..., Any]
@@ -247,6 +248,7 @@ def make_training(config: Config, data: Data) -> Training:
     optimizer = optim.make_optimizer(settings, network.params, schedule)
     constants = {"mean": network.mean, "std": network.std}
     return Training(
+        network=network,
         state=initial_state(config, network, optimizer),
         train_step=make_train_step(
             network.apply,
