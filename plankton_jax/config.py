@@ -123,6 +123,12 @@ class AugmentationConfig:
     rotation_degrees: float = setting(
         180.0, "Rotation is uniform in 0..this many degrees.", low=0, high=360
     )
+    rotation_frame: str = setting(
+        "image",
+        "image: turned in its own rectangle before the squash, as the report does, which cuts the "
+        "ends off a long thin organism; square: turned after the squash, which cuts corners alone.",
+        allowed=("image", "square"),
+    )
     quarter_turns: bool = setting(False, "Rotate by a random multiple of 90 degrees as well.")
     scale_jitter: float = setting(
         0.0, "Scale is exp(uniform(-s, s)), drawn for each image.", low=0, high=1

@@ -2,8 +2,9 @@
 OpenCV; pure functions, nothing is read or written.
 
 Augmentation and resize are one affine warp of the original pixels, so an image is interpolated
-once. The order is the report's: flips and rotation of the image at its own size (corners that turn
-out of its frame are lost), then the resize to a square, which squashes the aspect ratio.
+once. The order is the report's: flips and rotation of the image at its own size (what turns out of
+its frame is lost), then the resize to a square, which squashes the aspect ratio. A rotation may
+come after the resize instead.
 """
 
 import math
@@ -66,6 +67,7 @@ class Draw(NamedTuple):
     flip_horizontal: bool = False
     flip_vertical: bool = False
     angle: float = 0.0  # degrees, counter-clockwise
+    after_resize: bool = False  # whether the angle turns the square instead of the image
     quarter_turns: int = 0  # counter-clockwise, of the finished square
     scale: float = 1.0
     shift_right: float = 0.0  # share of the side
@@ -92,6 +94,7 @@ def draw_augmentations(
         uniform[:, 0] < a.horizontal_flip,
         uniform[:, 1] < a.vertical_flip,
         uniform[:, 2] * a.rotation_degrees,
+        np.full(len(uniform), a.rotation_frame == "square"),
         (uniform[:, 3] * 4 * a.quarter_turns).astype(np.int64),
         np.exp(signed[:, 4] * a.scale_jitter),
         signed[:, 5] * a.shift,
@@ -185,7 +188,7 @@ def source_from_square(
 
     Returns (xx, xy, x0, yx, yy, y0): x = xx u + xy v + x0 and y = yx u + yy v + y0, for u, v from
     -.5 to .5. Read from the square back to the source: shift, quarter turns, scale, stretch to the
-    image's frame, rotation, flips.
+    image's frame, rotation (or rotation, then stretch), flips.
     """
     height, width = shape
     turn_cos, turn_sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[draw.quarter_turns]
@@ -194,8 +197,11 @@ def source_from_square(
     across = -1.0 if draw.flip_horizontal else 1.0
     down = -1.0 if draw.flip_vertical else 1.0
     # Of the square after its quarter turns are undone: u to x, v to x, u to y, v to y.
-    ux, vx = across * cos * width, -across * sin * height
-    uy, vy = down * sin * width, down * cos * height
+    ux, vy = across * cos * width, down * cos * height
+    if draw.after_resize:
+        vx, uy = -across * sin * width, down * sin * height
+    else:
+        vx, uy = -across * sin * height, down * sin * width
     xx, xy = ux * turn_cos + vx * turn_sin, vx * turn_cos - ux * turn_sin
     yx, yy = uy * turn_cos + vy * turn_sin, vy * turn_cos - uy * turn_sin
     right, below = draw.shift_right, draw.shift_down

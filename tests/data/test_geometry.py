@@ -170,6 +170,20 @@ def test_rotation_is_about_the_centre_counter_clockwise_then_squashed(angle, sha
         assert np.abs(found - scipy_turned)[~far].max() <= 1.5
 
 
+@pytest.mark.parametrize("angle", [20.0, 90.0, 133.0])
+def test_rotation_after_the_resize_turns_the_square(angle):
+    """Nothing of a long image is lost but the corners: Pillow resizes first and rotates then."""
+    image = smooth_image(30, 120)
+    square = Image.fromarray(resize_square(image, 64))
+    expected = square.rotate(angle, Image.Resampling.BICUBIC, fillcolor=border_median(image))
+    found = rendered(image, 64, Draw(angle=angle, after_resize=True))
+    inside = ~outside_of_frame((64, 64), 64, angle)
+    assert np.abs(found.astype(int) - expected)[inside].max() <= 8
+    turned = rendered(image, 64, Draw(angle=90, after_resize=True, flip_horizontal=True))
+    expected = rendered(image, 64, Draw(quarter_turns=1, flip_horizontal=True))
+    assert difference(turned, expected, margin=3) <= 4
+
+
 def outside_of_frame(shape: tuple[int, int], size: int, angle: float) -> np.ndarray:
     """Where a rotated image's edge comes within some pixels, which references draw otherwise."""
     inner = np.zeros(shape, np.uint8)
@@ -268,6 +282,14 @@ def test_draws_have_the_given_ranges():
         assert abs(values.mean() - 0.5) < 0.01 and abs(values.std() - 12**-0.5) < 0.005
     logs = np.log(columns["scale"])
     assert np.abs(logs).max() <= 0.5 and abs(logs.std() - 12**-0.5) < 0.005
+
+
+def test_the_frame_of_the_rotation_is_the_setting():
+    for frame, after in (("image", False), ("square", True)):
+        config = AugmentationConfig(rotation_frame=frame)
+        assert {draw.after_resize for draw in draw_augmentations(config, 0, np.arange(9))} == {
+            after
+        }
 
 
 def test_nothing_to_draw_changes_nothing():
