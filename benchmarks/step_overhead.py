@@ -31,7 +31,11 @@ CLASSES, STEPS, REPEATS = 28, 200, 7
 def _batch(size: int, side: int) -> dict[str, jax.Array]:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (size, side, side, 1), dtype=np.uint8)
-    return {"image": jnp.asarray(images), "leaf": jnp.zeros(size, jnp.int32)}
+    return {
+        "image": jnp.asarray(images),
+        "measurements": jnp.zeros((size, 0), jnp.float32),
+        "leaf": jnp.zeros(size, jnp.int32),
+    }
 
 
 def _model(config):
@@ -48,7 +52,8 @@ def _training(config):
     """The quickstart's step and its initial state."""
     graph, params, model_state = models.split_model(_model(config))
 
-    def apply(params, model_state, images, *, train, key):
+    def apply(params, model_state, images, measurements, *, train, key):
+        del measurements
         return models.apply(graph, params, model_state, images, train=train, key=key)
 
     network = Network(params, model_state, apply, apply, (0.5,), (0.2,))

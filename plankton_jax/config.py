@@ -16,6 +16,7 @@ from plankton_jax.errors import near_miss, raise_all
 LOSSES = ("cross_entropy",)
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 OPTIMIZERS = ("adamw", "sgd")
+MEASUREMENTS = ("log_side", "log_elongation")
 METRICS = (
     "micro_accuracy",
     "macro_accuracy",
@@ -67,6 +68,12 @@ class DataConfig:
     )
     seed: int = setting(0, "Seed of what synthetic_plankton draws.", low=0)
     image_size: int = setting(64, "Side of the square that enters the network, pixels.", low=8)
+    measurements: tuple[str, ...] = setting(
+        (),
+        "Numbers of the original image that the head sees beside the features, which the resize to "
+        "a square loses: log_side, of the side of a square of the same area in pixels; "
+        "log_elongation, of the longer side over the shorter.",
+    )
     normalisation: str = setting(
         "dataset",
         "Mean and standard deviation that images are normalised with: the data set's own or the "
@@ -386,6 +393,11 @@ def _joint_problems(config: Config) -> list[str]:
         problems.append(
             f'config.model.pool: found "{config.model.pool}"; allowed: "", "token" or "mean".'
         )
+    problems += [
+        f'config.data.measurements: found "{name}". {near_miss(name, MEASUREMENTS)}'
+        for name in config.data.measurements
+        if name not in MEASUREMENTS
+    ]
     problems += _fraction_problems(config.split.fractions)
     if config.optim.schedule == "step" and not config.optim.step_epochs:
         problems.append(

@@ -144,16 +144,20 @@ def _write(
     ancestors = data.taxonomy.ancestors
 
     @jax.jit
-    def run_network(params, model_state, images):
+    def run_network(params, model_state, images, measurements):
         images = normalise(images, network.mean, network.std)
-        logits, pooled = network.embed(params, model_state, images)
+        logits, pooled = network.embed(params, model_state, images, measurements)
         if len(logits) != len(ancestors):
             logits = marginal_logits(logits[-1], ancestors)
         return logits, pooled
 
     size = config.data.image_size
     shapes = jax.eval_shape(
-        run_network, params, model_state, jax.ShapeDtypeStruct((1, size, size, 1), np.uint8)
+        run_network,
+        params,
+        model_state,
+        jax.ShapeDtypeStruct((1, size, size, 1), np.uint8),
+        jax.ShapeDtypeStruct((1, len(config.data.measurements)), np.float32),
     )
     with (
         loader.make_eval_batches(
@@ -163,11 +167,14 @@ def _write(
             image_size=size,
             worker_count=config.data.worker_count,
             threads=config.data.threads,
+            measurements=config.data.measurements,
         ) as batches,
         PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,
     ):
         for batch in batches:
-            logits, pooled = jax.device_get(run_network(params, model_state, batch["image"]))
+            logits, pooled = jax.device_get(
+                run_network(params, model_state, batch["image"], batch["measurements"])
+            )
             mask = batch["mask"]
             writer.write(
                 data.dataset.ids(batch["index"][mask]),

@@ -142,8 +142,9 @@ class Network:
 
     Attributes:
       params, model_state: as initialised.
-      apply: (params, model_state, images, train, key) -> (level logits, new model state).
-      embed: (params, model_state, images) -> (level logits, pooled features `b d`).
+      apply: (params, model_state, images, measurements, train, key) -> (level logits, new model
+        state).
+      embed: (params, model_state, images, measurements) -> (level logits, pooled features `b d`).
       mean, std: of grey levels in 0..1, one number a channel.
     """
 
@@ -175,6 +176,7 @@ def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Ne
         pool=settings.pool or None,
         head=cast(Any, settings.head),
         taxonomy=taxonomy,
+        num_measurements=len(config.data.measurements),
         freeze_backbone=settings.freeze_backbone,
         dtype=jnp.dtype(config.train.precision),
         key=jax.random.fold_in(jax.random.key(config.seed), 0),
@@ -184,12 +186,14 @@ def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Ne
         params, model_state = _initial_weights(pathlib.Path(settings.initial_weights), classifier)
     mean, std = _normalisation(config, data)
 
-    def apply(params, model_state, images, *, train, key):
-        return models.apply(graph, params, model_state, images, train=train, key=key)
+    def apply(params, model_state, images, measurements, *, train, key):
+        return models.apply(
+            graph, params, model_state, images, measurements=measurements, train=train, key=key
+        )
 
-    def embed(params, model_state, images):
+    def embed(params, model_state, images, measurements):
         model = models.join_model(graph, params, model_state)
-        features = model.features(images)
+        features = model.features(images, measurements=measurements)
         return model.head(features), features.pooled
 
     return Network(params, model_state, apply, embed, mean, std)

@@ -187,6 +187,7 @@ def _loop(
         threads=config.data.threads,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        measurements=config.data.measurements,
     ) as batches:
         batch = _next_batch(batches)
         while step < training.total_steps:
@@ -272,7 +273,7 @@ def _next_batch(batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
     import jax
 
     batch = next(batches)
-    return jax.device_put({name: batch[name] for name in ("image", "leaf")})
+    return jax.device_put({name: batch[name] for name in ("image", "measurements", "leaf")})
 
 
 def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[str, float]:
@@ -292,9 +293,11 @@ def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[st
         batch_size=config.train.batch_size,
         image_size=config.data.image_size,
         threads=config.data.threads,
+        measurements=config.data.measurements,
     ) as batches:
         for batch in batches:
-            batch = jax.device_put({name: batch[name] for name in ("image", "leaf", "mask")})
+            names = ("image", "measurements", "leaf", "mask")
+            batch = jax.device_put({name: batch[name] for name in names})
             totals = run_eval(params, model_state, totals, batch)
     levels = level_metrics(jax.device_get(totals), data.taxonomy.level_names)
     return experiment.flat_metrics(levels)

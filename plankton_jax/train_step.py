@@ -89,11 +89,11 @@ def make_train_step(
     """
     ancestors = jnp.asarray(ancestors, jnp.int32)
 
-    def objective(params, model_state, images, labels, key):
+    def objective(params, model_state, images, measurements, labels, key):
         params = jax.tree.map(
             lambda value, moves: value if moves else jax.lax.stop_gradient(value), params, moving
         )
-        logits, model_state = apply(params, model_state, images, train=True, key=key)
+        logits, model_state = apply(params, model_state, images, measurements, train=True, key=key)
         return jnp.mean(loss(logits, labels)), (logits, model_state)
 
     def train_step(state: TrainState, batch: Batch):
@@ -101,7 +101,7 @@ def make_train_step(
         labels = ancestors.T[batch["leaf"]]
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         (value, (logits, model_state)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params, state.model_state, images, labels, key
+            state.params, state.model_state, images, batch["measurements"], labels, key
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
@@ -156,7 +156,8 @@ def make_eval_step(
 
     def eval_step(params: PyTree, model_state: PyTree, batch: Batch):
         images = normalise(batch["image"], mean, std)
-        logits, _ = apply(params, model_state, images, train=False, key=None)
+        measurements = batch["measurements"]
+        logits, _ = apply(params, model_state, images, measurements, train=False, key=None)
         if len(logits) != ancestors.shape[0]:
             logits = metrics.marginal_logits(logits[-1], ancestors)
         return logits, metrics.batch_sums(logits, batch["leaf"], batch["mask"], ancestors)

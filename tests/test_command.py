@@ -87,6 +87,7 @@ def test_overrides_are_typed(plain):
         (["--config.optim.schedule=step"], ["step_epochs"]),
         (["--config.model.in_channels=2"], ["1 or 3"]),
         (["--config.train.epochs=0.5"], ["warmup_epochs"]),
+        (["--config.data.measurements=('log_size',)"], ['Did you mean "log_side"']),
         (["--config.data=3"], ["no such setting"]),
     ],
 )

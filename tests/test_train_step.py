@@ -23,8 +23,9 @@ ANCESTORS = np.array([[0, 0, 1], [0, 1, 2]], np.int32)
 MEAN, STD = (0.4,), (0.2,)
 
 
-def apply(params, model_state, images, *, train, key):
+def apply(params, model_state, images, measurements, *, train, key):
     """A linear network with a running mean and dropout, to see each of them arrive."""
+    assert measurements.shape == (images.shape[0], 0)
     flat = images.reshape(images.shape[0], -1)
     if train:
         model_state = {"mean": 0.9 * model_state["mean"] + 0.1 * jnp.mean(flat)}
@@ -48,6 +49,7 @@ def batch():
     generator = np.random.default_rng(1)
     return {
         "image": jnp.asarray(generator.integers(0, 256, (6, 4, 4, 1)), jnp.uint8),
+        "measurements": jnp.zeros((6, 0), jnp.float32),
         "leaf": jnp.asarray([0, 1, 2, 0, 1, 2], jnp.int32),
     }
 

@@ -20,11 +20,12 @@ from jaxtyping import Integer
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import Dataset
 from plankton_jax.data.geometry import Draw, decode_grey, draw_augmentations, render
+from plankton_jax.data.measurements import measure
 from plankton_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-"""image uint8 `b h w 1`; leaf int32 `b`; index int64 `b`, the row in the data set's index, -1 for
-padding; mask bool `b`, False for padding."""
+"""image uint8 `b h w 1`; measurements float32 `b m`, none by default; leaf int32 `b`; index int64
+`b`, the row in the data set's index, -1 for padding; mask bool `b`, False for padding."""
 
 _SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
 
@@ -48,6 +49,7 @@ class BatchMaker:
     seed: int
     process_index: int
     process_count: int
+    measurements: tuple[str, ...] = ()
 
     def __call__(self, number: int) -> Batch:
         cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
@@ -65,7 +67,14 @@ class BatchMaker:
             render(self._decode(file, row), self.image_size, draws[place], images[place, :, :, 0])
         leaf = np.zeros(len(rows), np.int32)
         leaf[mask] = self.dataset.leaf[rows[mask]]
-        return {"image": images, "leaf": leaf, "index": rows, "mask": mask}
+        measured = measure(self.dataset, rows, self.measurements)
+        return {
+            "image": images,
+            "measurements": measured,
+            "leaf": leaf,
+            "index": rows,
+            "mask": mask,
+        }
 
     def _draws(self, positions: np.ndarray) -> list[Draw]:
         if self.augmentation is None:
@@ -160,6 +169,7 @@ def make_train_iterator(
     threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
+    measurements: tuple[str, ...] = (),
 ) -> BatchIterator:
     """Augmented batches `start_batch`, ..., `start_batch + num_batches - 1` of the endless stream.
 
@@ -172,6 +182,7 @@ def make_train_iterator(
       worker_count: loader processes; 0 loads in threads of this one.
       threads: that make batches side by side, in each loader process.
       process_index: which of the `process_count` hosts this is.
+      measurements: names of `plankton_jax.data.measurements`, columns of the batch's array.
 
     Raises:
       UserError: batch_size cannot be divided among the processes. Iterating raises it for a
@@ -179,7 +190,15 @@ def make_train_iterator(
     """
     _check_batch_size(batch_size, process_count)
     maker = BatchMaker(
-        dataset, sampler, batch_size, image_size, augmentation, seed, process_index, process_count
+        dataset,
+        sampler,
+        batch_size,
+        image_size,
+        augmentation,
+        seed,
+        process_index,
+        process_count,
+        measurements,
     )
     return BatchIterator(maker, start_batch, start_batch + num_batches, worker_count, threads)
 
@@ -193,6 +212,7 @@ def make_eval_batches(
     threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
+    measurements: tuple[str, ...] = (),
 ) -> BatchIterator:
     """All `rows` once, in order, resized only; the last batch is padded to full size.
 
@@ -201,7 +221,15 @@ def make_eval_batches(
     """
     _check_batch_size(batch_size, process_count)
     maker = BatchMaker(
-        dataset, InOrder(rows), batch_size, image_size, None, 0, process_index, process_count
+        dataset,
+        InOrder(rows),
+        batch_size,
+        image_size,
+        None,
+        0,
+        process_index,
+        process_count,
+        measurements,
     )
     return BatchIterator(maker, 0, -(-len(rows) // batch_size), worker_count, threads)
 

@@ -1,5 +1,6 @@
 """A backbone with a head, and `create_model`, which makes one from names or functions."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,41 +15,68 @@ from plankton_jax import heads
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import _registry
 from plankton_jax.models.features import Features
+from plankton_jax.models.measurements import MeasurementEmbedding
 from plankton_jax.models.regularisation import fold_in_name
 from plankton_jax.taxonomy import Taxonomy
 
 
 class Classifier(nnx.Module):
-    """A backbone and a head. `frozen_backbone` runs the backbone in inference mode, untrained."""
+    """A backbone and a head.
 
-    def __init__(self, backbone: Any, head: Any, frozen_backbone: bool = False):
+    `frozen_backbone` runs the backbone in inference mode, untrained. With `measurements` each image
+    comes with numbers that are added, embedded, to the pooled features.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        head: Any,
+        measurements: MeasurementEmbedding | None = None,
+        frozen_backbone: bool = False,
+    ):
         self.backbone = backbone
         self.head = head
+        self.measurements = measurements
         self.frozen_backbone = frozen_backbone
 
     def __call__(
         self,
         images: Float[Array, "b h w c"],
         *,
+        measurements: Float[Array, "b m"] | None = None,
         train: bool = False,
         key: jax.Array | None = None,
     ) -> tuple[Float[Array, "b k"], ...]:
         """The head's logits, float32, one array for each level that the head predicts."""
-        features = self.features(images, train=train, key=fold_in_name(key, "backbone"))
+        features = self.features(
+            images,
+            measurements=measurements,
+            train=train,
+            key=fold_in_name(key, "backbone"),
+        )
         return self.head(features, train=train, key=fold_in_name(key, "head"))
 
     def features(
         self,
         images: Float[Array, "b h w c"],
         *,
+        measurements: Float[Array, "b m"] | None = None,
         train: bool = False,
         key: jax.Array | None = None,
         indices: Sequence[int] | None = None,
     ) -> Features:
-        """The backbone's features; `indices` choose the stages, None takes all."""
+        """The features that the head reads; `indices` choose the stages, None takes all."""
         if self.frozen_backbone:
-            return jax.lax.stop_gradient(self.backbone(images, indices=indices))
-        return self.backbone(images, train=train, key=key, indices=indices)
+            features = jax.lax.stop_gradient(self.backbone(images, indices=indices))
+        else:
+            features = self.backbone(images, train=train, key=key, indices=indices)
+        if self.measurements is None:
+            return features
+        if measurements is None:
+            raise UserError("the network was made for measurements: pass them beside the images.")
+        return dataclasses.replace(
+            features, pooled=features.pooled + self.measurements(measurements)
+        )
 
 
 def create_model(
@@ -63,6 +91,7 @@ def create_model(
     pool: str | None = None,
     head: str | Callable[..., Any] | None = None,
     taxonomy: Taxonomy | None = None,
+    num_measurements: int = 0,
     freeze_backbone: bool = False,
     key: jax.Array,
 ) -> Classifier:
@@ -80,6 +109,7 @@ def create_model(
       pool: "token" or "mean" for transformers; None or "": the architecture's own.
       head: a name of `plankton_jax.heads`, a function as described there, or None: linear.
       taxonomy: for heads that predict more levels than the leaves.
+      num_measurements: numbers that come with each image; 0: none.
       freeze_backbone: run the backbone in inference mode and stop gradients behind it.
       key: of the initial parameters.
 
@@ -113,7 +143,11 @@ def create_model(
     }
     _check_call("config.model.head", make_head, (backbone, num_classes), head_options)
     made = make_head(backbone, num_classes, **head_options)
-    return Classifier(backbone, made, frozen_backbone=freeze_backbone)
+    embedding = None
+    if num_measurements:
+        rngs = nnx.Rngs(params=fold_in_name(key, "measurements"))
+        embedding = MeasurementEmbedding(num_measurements, backbone.feature_dim, rngs=rngs)
+    return Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
 
 
 def _builder(name: str | Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:

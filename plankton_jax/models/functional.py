@@ -44,15 +44,17 @@ def apply(
     model_state: PyTree,
     images: Float[Array, "b h w c"],
     *,
+    measurements: Float[Array, "b m"] | None = None,
     train: bool = False,
     key: jax.Array | None = None,
 ) -> tuple[tuple[Float[Array, "b k"], ...], PyTree]:
     """The classifier's logits of each level and the model state afterwards.
 
-    `train` uses and moves batch statistics; randomness needs `train` and a key.
+    `measurements` are for a network that was made for some. `train` uses and moves batch
+    statistics; randomness needs `train` and a key.
     """
     model = join_model(graphdef, params, model_state)
-    logits = model(images, train=train, key=key)
+    logits = model(images, measurements=measurements, train=train, key=key)
     return logits, _named(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
 
 

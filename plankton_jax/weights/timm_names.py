@@ -95,6 +95,7 @@ def from_timm(
                     f"weights: {name} has shape {np.shape(value)}, which does not become the "
                     f"{shape} of {path}." + (_HEAD_HINT if path.startswith("head/") else "")
                 )
+    filled |= {path: np.asarray(v) for path, v in targets.items() if path.startswith(_OURS)}
     if not with_head:
         unplaced = [name for name in unplaced if not _is_head(name, rules)]
         filled |= {path: np.asarray(v) for path, v in targets.items() if path.startswith("head/")}
@@ -115,7 +116,7 @@ def to_timm(
     rules = _rules(model)
     state_dict, unnamed = {}, []
     for path, value in (flatten_paths(params) | flatten_paths(model_state)).items():
-        if path.startswith("head/") and not with_head:
+        if path.startswith(_OURS) or (path.startswith("head/") and not with_head):
             continue
         found = next(((r, m) for r in rules if (m := _pattern(r.target).fullmatch(path))), None)
         if found is None:
@@ -127,6 +128,9 @@ def to_timm(
     raise_all(_leftovers([], [], unnamed))
     return state_dict
 
+
+# What timm's networks do not have: it keeps its own values and is left out.
+_OURS = "measurements/"
 
 _HEAD_HINT = " For other classes leave the head out (with_head=False)."
 

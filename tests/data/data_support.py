@@ -26,6 +26,12 @@ def serialise(**features: bytes | int) -> bytes:
     return example.SerializeToString()
 
 
+def _shape(image: bytes) -> tuple[int, int]:
+    """Height and width; 1 by 1 for what is no image."""
+    decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE) if image else None
+    return (1, 1) if decoded is None else decoded.shape[:2]
+
+
 def write_data_set(
     directory: pathlib.Path,
     images: Sequence[bytes],
@@ -39,11 +45,12 @@ def write_data_set(
     ids = [f"class_{k}/{i:04d}.png" for i, k in enumerate(leaf)]
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
     split = split or [""] * count
+    heights, widths = zip(*map(_shape, images), strict=True)
     table = {
         "id": pa.array(ids),
         "leaf": pa.array(leaf, pa.int32()),
-        "height": pa.array([1] * count, pa.int32()),
-        "width": pa.array([1] * count, pa.int32()),
+        "height": pa.array(heights, pa.int32()),
+        "width": pa.array(widths, pa.int32()),
         "bytes": pa.array([len(image) for image in images], pa.int32()),
         "group": pa.array([""] * count),
         "split": pa.array(split),

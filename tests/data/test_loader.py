@@ -42,12 +42,32 @@ def test_a_batch_has_the_contract_s_arrays(tiny):
     described = {name: (str(values.dtype), values.shape) for name, values in batch.items()}
     assert described == {
         "image": ("uint8", (12, 32, 32, 1)),
+        "measurements": ("float32", (12, 0)),
         "leaf": ("int32", (12,)),
         "index": ("int64", (12,)),
         "mask": ("bool", (12,)),
     }
     assert batch["mask"].all()
     np.testing.assert_array_equal(batch["leaf"], tiny.leaf[batch["index"]])
+
+
+def test_measurements_come_with_their_images(tiny):
+    names = ("log_elongation", "log_side")
+    rows = np.array([5, 9, 0])
+    with make_eval_batches(tiny, rows, 4, 32, measurements=names) as iterator:
+        batch = next(iterator)
+    for row, (elongation, side) in zip(rows, batch["measurements"], strict=False):
+        height, width = decode_grey(tiny.read_images(np.array([row]))[0]).shape
+        assert np.exp(elongation) == pytest.approx(max(height, width) / min(height, width))
+        assert (64 * np.exp(side)) ** 2 == pytest.approx(height * width, rel=1e-5)
+    np.testing.assert_array_equal(batch["measurements"][3], 0)
+    drawn = train_batches(tiny, count=1, measurements=names)[0]
+    for number, row in enumerate(drawn["index"]):
+        np.testing.assert_allclose(
+            drawn["measurements"][number, 0],
+            abs(np.log(tiny.height[row] / tiny.width[row])),
+            rtol=1e-5,
+        )
 
 
 def test_workers_and_threads_do_not_change_the_stream(tiny):

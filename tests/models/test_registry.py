@@ -150,6 +150,28 @@ def test_plain_dicts_run_as_the_module_does_and_carry_the_state():
     np.testing.assert_allclose(after["backbone"]["mean"], model.backbone.mean[...], atol=1e-7)
 
 
+def test_measurements_reach_the_head_and_start_without_effect():
+    options = {"image_size": 16, "in_channels": 1, "key": jax.random.key(0)}
+    plain = create_model("plankton_cnn_tiny", 3, **options)
+    measured = create_model("plankton_cnn_tiny", 3, num_measurements=2, **options)
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 1))
+    numbers = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, -1.0]])
+    np.testing.assert_array_equal(measured(images, measurements=numbers)[0], plain(images)[0])
+    graph, params, state = split_model(measured)
+
+    def loss(params):
+        return jnp.sum(apply(graph, params, state, images, measurements=numbers)[0][0][:, 0])
+
+    gradients = jax.grad(loss)(params)["measurements"]
+    assert jnp.any(gradients["output"]["kernel"] != 0)
+    params["measurements"]["output"]["kernel"] += 0.1
+    logits, _ = apply(graph, params, state, images, measurements=numbers)
+    same, _ = apply(graph, params, state, images, measurements=numbers[:1].repeat(4, axis=0))
+    assert jnp.any(logits[0][1:] != same[0][1:], axis=1).all()
+    with pytest.raises(UserError, match="made for measurements"):
+        measured(images)
+
+
 def test_paths_and_modules_go_both_ways():
     params = split_model(create_model("test_vit", 5, key=KEY))[1]
     assert jax.tree.all(

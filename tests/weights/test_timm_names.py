@@ -10,7 +10,7 @@ from golden.variants import VIT_VARIANTS
 from golden.weights import random_weights
 
 from plankton_jax.errors import UserError
-from plankton_jax.models import Classifier, flatten_paths, split_model
+from plankton_jax.models import Classifier, create_model, flatten_paths, split_model
 from plankton_jax.weights import from_timm, to_timm
 from plankton_jax.weights.resample import resize_position_embedding
 from plankton_jax.weights.rules import FAMILIES, VIT, Rule
@@ -79,6 +79,20 @@ def test_a_head_of_other_classes_is_refused_or_left_out():
     assert all(np.array_equal(back[key], without[key]) for key in without)
     headless, _ = from_timm(without, model, with_head=False)
     assert jax.tree.all(jax.tree.map(np.array_equal, headless, params))
+
+
+def test_measurements_keep_their_own_values_and_have_no_name_in_timm():
+    options = {"image_size": 32, "key": jax.random.key(0)}
+    plain = create_model("vit_tiny_patch16_224", 3, **options)
+    measured = create_model("vit_tiny_patch16_224", 3, num_measurements=2, **options)
+    source = _state_dict(plain)
+    params, state = from_timm(source, measured)
+    own = flatten_paths(split_model(measured)[1]["measurements"])
+    found = flatten_paths(params["measurements"])
+    assert all(np.array_equal(found[path], own[path]) for path in own)
+    back = to_timm(params, state, measured)
+    assert all(np.array_equal(back[key], source[key]) for key in source)
+    assert back.keys() == source.keys()
 
 
 def test_weights_of_one_pooling_start_the_other():

@@ -1,0 +1,47 @@
+"""Numbers about an example that go to the network beside its image. NumPy, from the index alone.
+
+Resizing to a square loses an image's absolute size and aspect ratio, which tell many taxa apart;
+here they are, unchanged by flips and quarter turns.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Integer
+
+from plankton_jax.data.dataset import Dataset
+
+_TYPICAL_SIDE = 64.0  # pixels; what log_side counts from
+
+
+def measure(
+    dataset: Dataset, rows: Integer[np.ndarray, " b"], names: Sequence[str]
+) -> Float32[np.ndarray, "b m"]:
+    """The named measurements of these rows, one column each; 0 for a row of -1 (padding).
+
+    Args:
+      names: of `config.MEASUREMENTS`.
+    """
+    inside = rows >= 0
+    height = np.asarray(dataset.height[rows[inside]], np.float64)
+    width = np.asarray(dataset.width[rows[inside]], np.float64)
+    measured = np.zeros((len(rows), len(names)), np.float32)
+    for column, name in enumerate(names):
+        measured[inside, column] = _FORMULAS[name](height, width)
+    return measured
+
+
+def _log_side(height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Of the side of the square of the same area, against a typical image's."""
+    return 0.5 * np.log(height * width) - np.log(_TYPICAL_SIDE)
+
+
+def _log_elongation(height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Of the longer side over the shorter one."""
+    return np.abs(np.log(width / height))
+
+
+_FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "log_side": _log_side,
+    "log_elongation": _log_elongation,
+}
