@@ -37,6 +37,33 @@ def load(model, weights: dict[str, np.ndarray]) -> None:
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
 
 
+def run_case(model, images: np.ndarray, labels: np.ndarray) -> dict:
+    """What a network gives for `b h w c` images: in evaluation mode, then in one training step.
+
+    Returns stages (each `b h w c`), pooled and logits of the evaluation mode; loss (the mean
+    cross-entropy), gradients by name and buffers (the state dict's entries that are no parameters)
+    after a step's forward pass in training mode.
+    """
+    inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    model.eval()
+    with torch.no_grad():
+        last, maps = model.forward_intermediates(inputs)
+        results = {
+            "stages": [stage.numpy().transpose(0, 2, 3, 1) for stage in maps],
+            "pooled": model.forward_head(last, pre_logits=True).numpy(),
+            "logits": model(inputs).numpy(),
+        }
+    model.train()
+    loss = torch.nn.functional.cross_entropy(model(inputs), torch.from_numpy(labels))
+    loss.backward()
+    parameters = dict(model.named_parameters())
+    return results | {
+        "loss": loss.detach().numpy(),
+        "gradients": {name: p.grad.numpy() for name, p in parameters.items()},
+        "buffers": {n: v.numpy() for n, v in model.state_dict().items() if n not in parameters},
+    }
+
+
 def run(model, images: np.ndarray, labels: np.ndarray) -> dict:
     """What a network gives for `b h w c` images, without dropout.
 

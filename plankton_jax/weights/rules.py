@@ -1,4 +1,4 @@
-"""How parameters of each family are called in timm and here: tables, no code.
+"""The lines of the tables that say how parameters are called in timm and here.
 
 A rule's names are templates: `{block}` stands for one part of a name, the same on both sides. The
 first rule that fits counts, in both directions; one whose target the network does not have is
@@ -6,10 +6,6 @@ passed over. A rule without target drops its key.
 """
 
 import dataclasses
-
-from flax import nnx
-
-from plankton_jax.models.vit import VisionTransformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,30 +31,32 @@ def linear(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
-def layer_norm(source: str, target: str) -> tuple[Rule, ...]:
-    """The rules of a layer norm."""
+def norm(source: str, target: str) -> tuple[Rule, ...]:
+    """The rules of a layer norm, or of what else has a scale and an offset."""
     return (Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias"))
 
 
-VIT = (
-    Rule("cls_token", "backbone/cls_token"),
-    Rule("dist_token", "backbone/dist_token"),
-    Rule("pos_embed", "backbone/pos_embed", "position_embedding"),
-    Rule("patch_embed.proj.weight", "backbone/patch_embed/kernel", "input_convolution"),
-    Rule("patch_embed.proj.bias", "backbone/patch_embed/bias"),
-    *layer_norm("blocks.{block}.norm1", "backbone/blocks/{block}/norm1"),
-    *linear("blocks.{block}.attn.qkv", "backbone/blocks/{block}/attn/qkv"),
-    *linear("blocks.{block}.attn.proj", "backbone/blocks/{block}/attn/proj"),
-    *layer_norm("blocks.{block}.norm2", "backbone/blocks/{block}/norm2"),
-    *linear("blocks.{block}.mlp.fc1", "backbone/blocks/{block}/mlp/fc1"),
-    *linear("blocks.{block}.mlp.fc2", "backbone/blocks/{block}/mlp/fc2"),
-    *layer_norm("norm", "backbone/norm"),
-    *layer_norm("fc_norm", "backbone/fc_norm"),
-    # Weights of the one pooling may start a network of the other.
-    *layer_norm("norm", "backbone/fc_norm"),
-    *layer_norm("fc_norm", "backbone/norm"),
-    *linear("head", "head/linear"),
-    *linear("head_dist", "head/distilled"),
-)
+def batch_norm(source: str, target: str) -> tuple[Rule, ...]:
+    """The rules of a batch norm; torch's count of batches has no place here."""
+    return (
+        *norm(source, target),
+        Rule(f"{source}.running_mean", f"{target}/mean"),
+        Rule(f"{source}.running_var", f"{target}/variance"),
+        Rule(f"{source}.num_batches_tracked", ""),
+    )
 
-FAMILIES: dict[type[nnx.Module], tuple[Rule, ...]] = {VisionTransformer: VIT}
+
+def convolution(source: str, target: str) -> tuple[Rule, ...]:
+    """The rules of a convolution with or without offset."""
+    return (
+        Rule(f"{source}.weight", f"{target}/kernel", "convolution"),
+        Rule(f"{source}.bias", f"{target}/bias"),
+    )
+
+
+def input_convolution(source: str, target: str) -> tuple[Rule, ...]:
+    """The rules of a first convolution, which may be asked to take grey images."""
+    return (
+        Rule(f"{source}.weight", f"{target}/kernel", "input_convolution"),
+        Rule(f"{source}.bias", f"{target}/bias"),
+    )

@@ -16,8 +16,9 @@ import numpy as np
 
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import Classifier, flatten_paths, split_model, unflatten_paths
+from plankton_jax.weights.families import FAMILIES
 from plankton_jax.weights.resample import resize_position_embedding
-from plankton_jax.weights.rules import FAMILIES, Rule
+from plankton_jax.weights.rules import Rule
 
 PyTree = dict[str, Any]
 

@@ -3,6 +3,7 @@
 Needs torch and timm. Writes tests/golden/<family>.npz, which also records their versions.
 """
 
+import importlib
 import pathlib
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import timm_support
+from golden.cases import FAMILIES
 from golden.variants import BATCH, VIT_VARIANTS, VitVariant
 from golden.weights import checksums, random_images, random_weights
 from timm_support import timm, torch
@@ -45,8 +47,28 @@ def make_vit() -> None:
     np.savez_compressed(FOLDER / "vit.npz", **arrays)
 
 
-FAMILIES = {"vit": make_vit}
+def make_family(family: str) -> None:
+    """Writes <family>.npz: what timm gives for every case of golden.<family>_cases."""
+    arrays = {"versions": np.array([f"timm {timm.__version__}", f"torch {torch.__version__}"])}
+    for name, case in importlib.import_module(f"golden.{family}_cases").CASES.items():
+        original = case.timm_model(timm)
+        timm_support.load(original, random_weights(timm_support.shapes(original)))
+        results = timm_support.run_case(original, *case.inputs(f"{family}/{name}"))
+        sums = checksums(results["gradients"])
+        names = sorted(sums)
+        stored = {f"stage_{number}": stage for number, stage in enumerate(results["stages"])}
+        stored |= {key: results[key] for key in ("pooled", "logits", "loss")}
+        stored |= {
+            f"buffer/{key}": value
+            for key, value in results["buffers"].items()
+            if key.endswith(("running_mean", "running_var"))
+        }
+        stored["gradient_names"] = np.array(names)
+        stored["gradient_checksums"] = np.stack([sums[key] for key in names])
+        arrays |= {f"{name}/{key}": value for key, value in stored.items()}
+    np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
+
 
 if __name__ == "__main__":
-    for family in sys.argv[1:] or FAMILIES:
-        FAMILIES[family]()
+    for family in sys.argv[1:] or ("vit", *FAMILIES):
+        make_vit() if family == "vit" else make_family(family)

@@ -12,8 +12,9 @@ from golden.weights import random_weights
 from plankton_jax.errors import UserError
 from plankton_jax.models import Classifier, create_model, flatten_paths, split_model
 from plankton_jax.weights import from_timm, to_timm
+from plankton_jax.weights.families import FAMILIES
 from plankton_jax.weights.resample import resize_position_embedding
-from plankton_jax.weights.rules import FAMILIES, VIT, Rule
+from plankton_jax.weights.rules import Rule
 from plankton_jax.weights.timm_names import TRANSFORMS
 
 
@@ -132,7 +133,7 @@ def test_rules_name_known_transforms_and_dropped_keys_are_borne(monkeypatch):
         assert all(rule.transform in TRANSFORMS for rule in rules)
     model = VIT_VARIANTS["class_token"].model()
     kind = type(model.backbone)
-    monkeypatch.setitem(FAMILIES, kind, (*VIT, Rule("blocks.{block}.attn.mask", "")))
+    monkeypatch.setitem(FAMILIES, kind, (*FAMILIES[kind], Rule("blocks.{block}.attn.mask", "")))
     source = _state_dict(model) | {"blocks.0.attn.mask": np.zeros((1, 1))}
     from_timm(source, model)
 

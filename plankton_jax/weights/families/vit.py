@@ -1,0 +1,26 @@
+"""Vision transformers."""
+
+from plankton_jax.models.vit import VisionTransformer
+from plankton_jax.weights.rules import Rule, input_convolution, linear, norm
+
+BACKBONE = VisionTransformer
+
+RULES = (
+    Rule("cls_token", "backbone/cls_token"),
+    Rule("dist_token", "backbone/dist_token"),
+    Rule("pos_embed", "backbone/pos_embed", "position_embedding"),
+    *input_convolution("patch_embed.proj", "backbone/patch_embed"),
+    *norm("blocks.{block}.norm1", "backbone/blocks/{block}/norm1"),
+    *linear("blocks.{block}.attn.qkv", "backbone/blocks/{block}/attn/qkv"),
+    *linear("blocks.{block}.attn.proj", "backbone/blocks/{block}/attn/proj"),
+    *norm("blocks.{block}.norm2", "backbone/blocks/{block}/norm2"),
+    *linear("blocks.{block}.mlp.fc1", "backbone/blocks/{block}/mlp/fc1"),
+    *linear("blocks.{block}.mlp.fc2", "backbone/blocks/{block}/mlp/fc2"),
+    *norm("norm", "backbone/norm"),
+    *norm("fc_norm", "backbone/fc_norm"),
+    # Weights of the one pooling may start a network of the other.
+    *norm("norm", "backbone/fc_norm"),
+    *norm("fc_norm", "backbone/norm"),
+    *linear("head", "head/linear"),
+    *linear("head_dist", "head/distilled"),
+)
