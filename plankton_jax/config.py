@@ -68,6 +68,12 @@ class DataConfig:
     )
     seed: int = setting(0, "Seed of what synthetic_plankton draws.", low=0)
     image_size: int = setting(64, "Side of the square that enters the network, pixels.", low=8)
+    geometry: str = setting(
+        "squash",
+        "How an image becomes a square: squash: both axes to the side, as the report does; pad: "
+        "the longer axis to the side, the rest filled with the median of the image's border.",
+        allowed=("squash", "pad"),
+    )
     measurements: tuple[str, ...] = setting(
         (),
         "Numbers of the original image that the head sees beside the features, which the resize to "

@@ -168,6 +168,7 @@ def _write(
             worker_count=config.data.worker_count,
             threads=config.data.threads,
             measurements=config.data.measurements,
+            pad=config.data.geometry == "pad",
         ) as batches,
         PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,
     ):

@@ -4,7 +4,7 @@ OpenCV; pure functions, nothing is read or written.
 Augmentation and resize are one affine warp of the original pixels, so an image is interpolated
 once. The order is the report's: flips and rotation of the image at its own size (what turns out of
 its frame is lost), then the resize to a square, which squashes the aspect ratio. A rotation may
-come after the resize instead.
+come after the resize instead, and the image may be padded to a square instead of squashed.
 """
 
 import math
@@ -106,16 +106,21 @@ def draw_augmentations(
 
 
 def render(
-    image: UInt8[np.ndarray, "h w"], size: int, draw: Draw, out: UInt8[np.ndarray, "s s"]
+    image: UInt8[np.ndarray, "h w"],
+    size: int,
+    draw: Draw,
+    out: UInt8[np.ndarray, "s s"],
+    pad: bool = False,
 ) -> None:
     """Writes the augmented image, `size` x `size`, into `out`.
 
-    What lies outside the image has the median grey level of its own border.
+    What lies outside the image has the median grey level of its own border; `pad` lets that fill up
+    the shorter axis instead of stretching it.
     """
     if draw.is_symmetry:
-        _resize_and_turn(image, size, draw, out)
+        _resize_and_turn(pad_square(image) if pad else image, size, draw, out)
     else:
-        _warp(image, size, draw, out)
+        _warp(image, size, draw, out, pad)
     if draw.brightness != 0 or draw.contrast != 1:
         mean = cv2.mean(image)[0]
         levels = (np.arange(256) - mean) * draw.contrast + mean + 255 * draw.brightness
@@ -136,6 +141,22 @@ def resize_square(image: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarra
     return image
 
 
+def pad_square(image: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
+    """The image in the middle of a square of its longer side; an odd line is added at the end."""
+    side, (top, left) = max(image.shape), _margins(image.shape)
+    if image.shape == (side, side):
+        return image
+    square = np.full((side, side), border_median(image), np.uint8)
+    square[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return square
+
+
+def _margins(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Lines above and columns left of an image in the middle of a square."""
+    side = max(shape)
+    return (side - shape[0]) // 2, (side - shape[1]) // 2
+
+
 def border_median(image: UInt8[np.ndarray, "h w"]) -> int:
     """The median grey level of the outermost pixels, the upper one of two."""
     border = np.concatenate((image[0], image[-1], image[1:-1, 0], image[1:-1, -1]))
@@ -152,7 +173,7 @@ def _resize_and_turn(image: np.ndarray, size: int, draw: Draw, out: np.ndarray) 
     out[:] = np.rot90(square, draw.quarter_turns)
 
 
-def _warp(image: np.ndarray, size: int, draw: Draw, out: np.ndarray) -> None:
+def _warp(image: np.ndarray, size: int, draw: Draw, out: np.ndarray, pad: bool) -> None:
     """The general case: one bilinear warp, between area averages where the image shrinks.
 
     An image more than twice as large as needed along both axes is first shrunk, by the same whole
@@ -160,7 +181,7 @@ def _warp(image: np.ndarray, size: int, draw: Draw, out: np.ndarray) -> None:
     the square when it squashes the aspect ratio, is sampled finely and averaged afterwards.
     """
     fill = border_median(image)
-    matrix = source_from_square(image.shape, draw)
+    matrix = source_from_square(image.shape, draw, pad)
     steps = _steps(matrix, size)
     if min(steps) >= 2:
         image, matrix = _shrink(image, matrix, int(min(steps)))
@@ -182,7 +203,7 @@ def _warp(image: np.ndarray, size: int, draw: Draw, out: np.ndarray) -> None:
 
 
 def source_from_square(
-    shape: tuple[int, ...], draw: Draw
+    shape: tuple[int, ...], draw: Draw, pad: bool = False
 ) -> tuple[float, float, float, float, float, float]:
     """The map from the unit square (centre 0, y down) to source pixels (edges at whole numbers).
 
@@ -190,7 +211,8 @@ def source_from_square(
     -.5 to .5. Read from the square back to the source: shift, quarter turns, scale, stretch to the
     image's frame, rotation (or rotation, then stretch), flips.
     """
-    height, width = shape
+    top, left = _margins(shape) if pad else (0, 0)
+    height, width = (max(shape),) * 2 if pad else shape
     turn_cos, turn_sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[draw.quarter_turns]
     angle = math.radians(draw.angle)
     cos, sin = math.cos(angle) / draw.scale, math.sin(angle) / draw.scale
@@ -205,7 +227,8 @@ def source_from_square(
     xx, xy = ux * turn_cos + vx * turn_sin, vx * turn_cos - ux * turn_sin
     yx, yy = uy * turn_cos + vy * turn_sin, vy * turn_cos - uy * turn_sin
     right, below = draw.shift_right, draw.shift_down
-    x0, y0 = width / 2 - xx * right - xy * below, height / 2 - yx * right - yy * below
+    x0 = width / 2 - left - xx * right - xy * below
+    y0 = height / 2 - top - yx * right - yy * below
     return xx, xy, x0, yx, yy, y0
 
 

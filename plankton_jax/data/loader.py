@@ -50,6 +50,7 @@ class BatchMaker:
     process_index: int
     process_count: int
     measurements: tuple[str, ...] = ()
+    pad: bool = False
 
     def __call__(self, number: int) -> Batch:
         cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
@@ -64,7 +65,8 @@ class BatchMaker:
         for place, row, file in zip(
             np.flatnonzero(mask).tolist(), rows[mask].tolist(), files, strict=True
         ):
-            render(self._decode(file, row), self.image_size, draws[place], images[place, :, :, 0])
+            out = images[place, :, :, 0]
+            render(self._decode(file, row), self.image_size, draws[place], out, self.pad)
         leaf = np.zeros(len(rows), np.int32)
         leaf[mask] = self.dataset.leaf[rows[mask]]
         measured = measure(self.dataset, rows, self.measurements)
@@ -170,6 +172,7 @@ def make_train_iterator(
     process_index: int = 0,
     process_count: int = 1,
     measurements: tuple[str, ...] = (),
+    pad: bool = False,
 ) -> BatchIterator:
     """Augmented batches `start_batch`, ..., `start_batch + num_batches - 1` of the endless stream.
 
@@ -183,6 +186,7 @@ def make_train_iterator(
       threads: that make batches side by side, in each loader process.
       process_index: which of the `process_count` hosts this is.
       measurements: names of `plankton_jax.data.measurements`, columns of the batch's array.
+      pad: keep the aspect ratio and fill up the square instead of squashing.
 
     Raises:
       UserError: batch_size cannot be divided among the processes. Iterating raises it for a
@@ -199,6 +203,7 @@ def make_train_iterator(
         process_index,
         process_count,
         measurements,
+        pad,
     )
     return BatchIterator(maker, start_batch, start_batch + num_batches, worker_count, threads)
 
@@ -213,6 +218,7 @@ def make_eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     measurements: tuple[str, ...] = (),
+    pad: bool = False,
 ) -> BatchIterator:
     """All `rows` once, in order, resized only; the last batch is padded to full size.
 
@@ -230,6 +236,7 @@ def make_eval_batches(
         process_index,
         process_count,
         measurements,
+        pad,
     )
     return BatchIterator(maker, 0, -(-len(rows) // batch_size), worker_count, threads)
 

@@ -22,9 +22,14 @@ from plankton_jax.data.geometry import (
 NONE = AugmentationConfig(horizontal_flip=0, vertical_flip=0, rotation_degrees=0)
 
 
-def rendered(image: np.ndarray, size: int, draw: Draw = Draw()) -> np.ndarray:  # noqa: B008
+def rendered(
+    image: np.ndarray,
+    size: int,
+    draw: Draw = Draw(),  # noqa: B008
+    pad: bool = False,
+) -> np.ndarray:
     out = np.zeros((size, size), np.uint8)
-    render(image, size, draw, out)
+    render(image, size, draw, out, pad)
     return out
 
 
@@ -135,6 +140,36 @@ def test_one_axis_may_shrink_while_the_other_grows():
     narrow = image.reshape(20, 64, 4).mean(axis=2)
     expected = cv2.resize(narrow.astype(np.float32), (64, 64), interpolation=cv2.INTER_LINEAR)
     assert np.abs(rendered(image, 64) - expected).max() <= 1.5
+
+
+@pytest.mark.parametrize("shape", [(30, 120), (121, 40), (64, 64), (7, 200)])
+def test_padding_keeps_the_aspect_ratio_and_fills_with_the_border_s_median(shape):
+    image = smooth_image(*shape)
+    side, median = max(shape), int(np.median(np.concatenate(border(image)) + 0.1))
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    margins = ((top, side - shape[0] - top), (left, side - shape[1] - left))
+    expected = resize_square(np.pad(image, margins, constant_values=border_median(image)), 64)
+    np.testing.assert_array_equal(rendered(image, 64, pad=True), expected)
+    assert abs(border_median(image) - median) <= 1
+    # The warp puts it in the same place: next to no rotation is next to no change.
+    warped = rendered(image, 64, Draw(angle=1e-6), pad=True)
+    assert np.abs(warped.astype(int) - expected).mean() < 1
+
+
+def border(image: np.ndarray) -> tuple[np.ndarray, ...]:
+    return image[0], image[-1], image[1:-1, 0], image[1:-1, -1]
+
+
+@pytest.mark.parametrize("angle", [30.0, 90.0])
+def test_a_padded_image_turns_without_losing_its_ends(angle):
+    image = smooth_image(20, 60)
+    square = Image.fromarray(
+        np.pad(image, ((20, 20), (0, 0)), constant_values=border_median(image))
+    )
+    expected = square.rotate(angle, Image.Resampling.BICUBIC, fillcolor=border_median(image))
+    for after in (False, True):
+        found = rendered(image, 60, Draw(angle=angle, after_resize=after), pad=True)
+        assert np.abs(found.astype(int) - expected).mean() < 1.5
 
 
 # ---- flips, turns, rotation ----------------------------------------------------------------------
