@@ -41,10 +41,13 @@ $(VENV)-parity/.installed: requirements.lock requirements-parity.lock pyproject.
 	$(VENV)-parity/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-bench: install
+# With NDSB=train.zip the loader is measured too, against torchvision in the parity environment.
+bench: install $(if $(NDSB),$(VENV)-parity/.installed)
 	$(BIN)/python benchmarks/opening.py
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/warm_start.py
+	$(BIN)/python benchmarks/host_memory.py
+	$(if $(NDSB),$(BIN)/python benchmarks/loader.py --ndsb $(NDSB) --peer-python $(VENV)-parity/bin/python)
 
 clean:
 	rm -rf $(VENV) $(VENV)-parity build .pytest_cache .ruff_cache .hypothesis

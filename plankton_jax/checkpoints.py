@@ -25,6 +25,7 @@ import numpy as np
 
 from plankton_jax.command import command_parser, run_command
 from plankton_jax.errors import UserError
+from plankton_jax.run_directory import read_run
 
 STATE, RECORD = "state", "record"
 
@@ -126,11 +127,13 @@ class Checkpoints:
         """Starts saving in the background; waits for the save before it first.
 
         Raises:
-          UserError: the disk is full. What was saved before stays as it was.
+          UserError: the disk is full, or a parameter is not finite. What was saved before stays.
         """
         self.wait()
         self._check_space(state)
         host_state = jax.device_get(state)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host_state.params)):
+            raise not_finite(step, ["parameters"], self)
         hashes = {"params_sha256": digest(host_state.params), "state_sha256": digest(host_state)}
         record = {"step": step, **hashes, **record}
         if jax.default_backend() == "cpu":  # the next step reuses the buffers that are written
@@ -152,7 +155,8 @@ class Checkpoints:
     def restore_newest(self, like: Any) -> tuple[Any, dict[str, Any], list[str]]:
         """The newest checkpoint that is whole: (state, record, what was wrong with newer ones).
 
-        A damaged one is moved to `damaged/` beside the others, not deleted.
+        Damaged ones that are newer are moved to `damaged_checkpoints/`, not deleted; where none is
+        whole, nothing is moved.
 
         Args:
           like: a state of the same structure, whose shapes and shardings are restored to.
@@ -160,13 +164,17 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and none can be read.
         """
-        problems = []
+        problems, damaged = [], []
         for step in reversed(self.steps):
             try:
-                return (*self.restore(step, like), problems)
+                restored = self.restore(step, like)
             except UserError as error:
                 problems.append(error.problems[0])
-                self._set_aside(step)
+                damaged.append(step)
+                continue
+            for newer in damaged:
+                self._set_aside(newer)
+            return (*restored, problems)
         raise UserError(
             *problems, f"{self.folder}: no checkpoint is whole. Start in a new workdir."
         )
@@ -227,6 +235,17 @@ class Checkpoints:
             )
 
 
+def not_finite(step: int, what: Sequence[str], checkpoints: Checkpoints) -> UserError:
+    """The error of a training that diverged, with what is kept and what to try."""
+    checkpoints.wait()
+    kept = f"Step {checkpoints.steps[-1]} is kept" if checkpoints.steps else "Nothing was saved yet"
+    return UserError(
+        f"step {step}: not finite in training: {', '.join(what)}. {kept}. Try a lower "
+        "config.optim.learning_rate, a longer config.optim.warmup_epochs, "
+        "config.optim.gradient_clip=1.0, or config.train.precision=float32, in a new workdir."
+    )
+
+
 @contextlib.contextmanager
 def _full_disk_is_told(folder: pathlib.Path) -> Iterator[None]:
     """Turns "no space left" from below into a message for the user."""
@@ -270,9 +289,9 @@ def _main(arguments: list[str]) -> int:
     folder = options.run / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"--run {options.run}: it has no checkpoints; allowed: a run directory.")
-    config = json.loads((options.run / "config.json").read_text())["checkpoint"]
+    config = read_run(options.run)[0].checkpoint
     records = read_records(folder)
-    best = best_step(records, config["monitor"], config["mode"])
+    best = best_step(records, config.monitor, config.mode)
     if options.json:
         print(
             json.dumps({"run": str(options.run), "best": best, "checkpoints": [*records.values()]})
@@ -284,9 +303,9 @@ def _main(arguments: list[str]) -> int:
             for word, holds in (("last", step == max(records)), ("best", step == best))
             if holds
         )
-        value = (record.get("metrics") or {}).get(config["monitor"])
+        value = (record.get("metrics") or {}).get(config.monitor)
         shown = "-" if value is None else f"{value:.4f}"
-        print(f"step {step:>8}  {config['monitor']} {shown:>8}  {record['params_sha256']}  {marks}")
+        print(f"step {step:>8}  {config.monitor} {shown:>8}  {record['params_sha256']}  {marks}")
     return 0
 
 

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
-from plankton_jax.config import Config, setting_names, validate, walk
+from plankton_jax.config import Config, all_problems, setting_names, unknown_fields, walk
 from plankton_jax.errors import UserError, near_miss, raise_all
 
 EXIT_USER_ERROR = 2
@@ -42,9 +42,13 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except BrokenPipeError:
         status = 0
     except OSError as error:
-        if debug or error.errno != errno.ENOSPC:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: no space left on the disk that holds {error.filename}.", file=sys.stderr)
+        where = f" that holds {error.filename}" if error.filename else ""
+        print(
+            f"error: no space left on the disk{where}. Make room and run the same command again.",
+            file=sys.stderr,
+        )
         status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -69,15 +73,34 @@ def read_config(path: str, overrides: list[str]) -> Config:
 
     Raises:
       UserError: the file is missing, does not run or returns something else; unknown or mistyped
-        settings; settings out of range. Mistakes of one kind come together.
+        settings, settings out of range or at odds with each other, all of them together.
     """
     file, _, argument = path.partition(":")
     config = _load(pathlib.Path(file), argument or None)
-    raise_all(_unknown_settings(config, overrides))
-    raise_all([problem for one in overrides if (problem := _override_problem(config, one))])
-    config = _apply(config, overrides)
-    validate(config)
+    problems, good = unknown_fields(config), []
+    for override in overrides:
+        found = _unknown_setting(config, override) or _override_problem(config, override)
+        problems += [found] if found else []
+        good += [] if found else [override]
+    config = _apply(config, good)
+    problems += all_problems(config) + _dataset_problem(config.data.dataset)
+    for name, _, value in walk(config):
+        problems += _function_problem(name, value) if callable(value) else []
+    raise_all(problems)
     return config
+
+
+def _dataset_problem(name: str) -> list[str]:
+    """Says that a data set is neither a builder's name nor a path that is there."""
+    import data_builders  # imports nothing heavy
+
+    names = data_builders.available()
+    if name in names or pathlib.Path(name).is_dir():
+        return []
+    return [
+        f'config.data.dataset: found "{name}". {near_miss(name, names)} Or the path of a data set '
+        "that was built before."
+    ]
 
 
 def _load(file: pathlib.Path, argument: str | None) -> Config:
@@ -86,6 +109,8 @@ def _load(file: pathlib.Path, argument: str | None) -> Config:
         nearby = [str(path) for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
         raise UserError(f"--config: there is no file {file}. {near_miss(str(file), nearby)}")
     if file.suffix == ".json":
+        if argument is not None:
+            raise UserError(f'--config {file}: a saved one takes no argument; found "{argument}".')
         return config_from_json(file)
     module = load_module(file)
     get_config = getattr(module, "get_config", None)
@@ -143,25 +168,19 @@ def _last_line(error: Exception, file: pathlib.Path) -> str:
     return f", line {lines[-1]}" if lines else ""
 
 
-def _unknown_settings(config: Config, overrides: list[str]) -> list[str]:
-    """One problem for each argument that names no setting."""
+def _unknown_setting(config: Config, override: str) -> str:
+    """What is wrong with an argument that names no setting or gives it no value, or nothing."""
     names = setting_names(config)
-    problems = []
-    for override in overrides:
-        name, equals, _ = override.partition("=")
-        setting = name.removeprefix("--config.")
-        if not name.startswith("--config."):
-            problems.append(
-                f"{name}: unknown argument. {near_miss(name, ['--config', '--workdir'])}"
-            )
-        elif setting not in names:
-            last = {known.rpartition(".")[2]: known for known in names}
-            known = last.get(setting.rpartition(".")[2])
-            hint = f'Did you mean "{known}"?' if known else near_miss(setting, names)
-            problems.append(f"{name}: there is no such setting. {hint}")
-        elif not equals:
-            problems.append(f"{name}: a value is missing; write {name}=VALUE.")
-    return problems
+    name, equals, _ = override.partition("=")
+    setting = name.removeprefix("--config.")
+    if not name.startswith("--config."):
+        return f"{name}: unknown argument; --help lists those of this command."
+    if setting not in names:
+        last = {known.rpartition(".")[2]: known for known in names}
+        known = last.get(setting.rpartition(".")[2])
+        hint = f'Did you mean "{known}"?' if known else near_miss(setting, names)
+        return f"{name}: there is no such setting. {hint}"
+    return "" if equals else f"{name}: a value is missing; write {name}=VALUE."
 
 
 def _override_problem(config: Config, override: str) -> str:
@@ -205,7 +224,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
     for name, _, value in walk(config):
         if callable(value):
             problems += _function_problem(name, value)
-            value = {"function": getattr(value, "__qualname__", "?"), "of": _origin(value)}
+            value = {"function": getattr(value, "__qualname__", "?"), "of": origin(value)}
         *groups, last = name.split(".")
         functools.reduce(lambda node, key: node.setdefault(key, {}), groups, result)[last] = value
     raise_all(problems)
@@ -223,7 +242,12 @@ def _function_problem(name: str, value: Any) -> list[str]:
     ]
 
 
-def _origin(value: Any) -> str:
+def display_name(value: Any) -> str:
+    """A name, or that of a function or class, for people to read."""
+    return value if isinstance(value, str) else getattr(value, "__qualname__", repr(value))
+
+
+def origin(value: Any) -> str:
     """Where a function is found again: the run's copy of the configuration file, or a module."""
     return CONFIG_COPY if value.__module__.startswith("plankton_jax_config_") else value.__module__
 

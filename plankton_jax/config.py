@@ -7,11 +7,13 @@ when a run is continued.
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any
 
 from plankton_jax.errors import near_miss, raise_all
+from plankton_jax.names import BACKBONES, HEADS
 
 LOSSES = ("cross_entropy",)
 SCHEDULES = ("constant", "cosine", "step", "plateau")
@@ -51,7 +53,9 @@ class DataConfig:
 
     dataset: str = setting(
         "synthetic_plankton",
-        "Name of a builder in data_builders/, or the path of a data set that was built before.",
+        "Name of a builder in data_builders/, or the path of a data set that was built before. A "
+        "run knows its data by their fingerprint.",
+        affects_result=False,
     )
     data_dir: str = setting("data", "Folder that holds the built data sets.", affects_result=False)
     source: str = setting(
@@ -61,7 +65,9 @@ class DataConfig:
         affects_result=False,
     )
     taxonomy_csv: str = setting(
-        "", "Table with the tree above the classes (level1, ..., taxon); empty: the folders' tree."
+        "",
+        "Table with the tree above the classes (level1, ..., taxon); empty: the folders' tree.",
+        affects_result=False,
     )
     num_examples: int = setting(
         0, "Images that synthetic_plankton draws; 0: its own default, 10,000.", low=0
@@ -208,7 +214,8 @@ class OptimConfig:
     gradient_clip: float = setting(0.0, "Largest global gradient norm; 0: no clipping.", low=0)
     schedule: object = setting(
         "cosine",
-        "Course of the learning rate: a name, or a function of the step that returns a factor.",
+        "Course of the learning rate: a name, or a function of the step that returns a factor, "
+        "warm-up included.",
     )
     warmup_epochs: float = setting(1.0, "Linear warm-up from 0, epochs.", low=0)
     final_factor: float = setting(0.0, "Share of the peak that cosine ends at.", low=0, high=1)
@@ -316,6 +323,11 @@ def validate(config: Config) -> None:
     Raises:
       UserError: with one line for every setting that is wrong.
     """
+    raise_all(unknown_fields(config) + all_problems(config))
+
+
+def all_problems(config: Config) -> list[str]:
+    """One line for every setting that is wrong by itself or beside others."""
     settings = list(walk(config))
     problems = [
         problem
@@ -324,7 +336,22 @@ def validate(config: Config) -> None:
     ]
     if all(_has_type(value, field.type) for _, field, value in settings):
         problems += _joint_problems(config)
-    raise_all(problems)
+    return problems
+
+
+def unknown_fields(config: Any, prefix: str = "") -> list[str]:
+    """One line for every attribute that a configuration file set and that is no setting."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    problems = [
+        f"config.{prefix}{name}: there is no such setting. {near_miss(name, sorted(fields))}"
+        for name in vars(config)
+        if name not in fields
+    ]
+    for name in sorted(fields):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            problems += unknown_fields(value, f"{prefix}{name}.")
+    return problems
 
 
 def _value_problems(name: str, field: dataclasses.Field, value: Any) -> list[str]:
@@ -373,6 +400,8 @@ def _joint_problems(config: Config) -> list[str]:
     """What is wrong with settings taken together, and with names that need more than a list."""
     problems = []
     for name, value, allowed in (
+        ("model.name", config.model.name, BACKBONES),
+        ("model.head", config.model.head, HEADS),
         ("loss.name", config.loss.name, LOSSES),
         ("optim.schedule", config.optim.schedule, SCHEDULES),
     ):
@@ -405,14 +434,60 @@ def _joint_problems(config: Config) -> list[str]:
         if name not in MEASUREMENTS
     ]
     problems += _fraction_problems(config.split.fractions)
+    for name in ("learning_rate_rules", "weight_decay_rules"):
+        for pattern, _ in getattr(config.optim, name):
+            problems += _pattern_problem(f"config.optim.{name}", pattern)
     if config.optim.schedule == "step" and not config.optim.step_epochs:
         problems.append(
             "config.optim.step_epochs: found (); allowed with schedule=step: one epoch or more."
         )
-    if config.optim.warmup_epochs >= config.train.epochs and config.optim.schedule != "plateau":
+    problems += _ignored_problems(config)
+    if (
+        config.optim.warmup_epochs >= config.train.epochs
+        and config.optim.schedule != "plateau"
+        and isinstance(config.optim.schedule, str)
+    ):
         problems.append(
             f"config.optim.warmup_epochs: found {config.optim.warmup_epochs}; allowed: less than "
             f"config.train.epochs, which is {config.train.epochs}."
+        )
+    return problems
+
+
+def _pattern_problem(name: str, pattern: str) -> list[str]:
+    """Says where a regular expression is none."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return [f'{name}: found "{pattern}", which is no regular expression ({error}).']
+    return []
+
+
+def _ignored_problems(config: Config) -> list[str]:
+    """Settings that would do nothing, or the reverse of what they are for, beside others."""
+    problems = []
+    if callable(config.loss.name) and config.loss.label_smoothing:
+        problems.append(
+            f"config.loss.label_smoothing: found {config.loss.label_smoothing} with a loss that is "
+            "a function; allowed: 0. Smooth inside the function."
+        )
+    plateau = config.optim.schedule == "plateau"
+    for name, monitor, mode, counts in (
+        ("checkpoint.mode", config.checkpoint.monitor, config.checkpoint.mode, True),
+        ("optim.plateau_mode", config.optim.plateau_monitor, config.optim.plateau_mode, plateau),
+    ):
+        better = "min" if monitor.rpartition("/")[2] == "log_loss" else "max"
+        if counts and mode != better:
+            problems.append(f'config.{name}: found "{mode}" with {monitor}; allowed: "{better}".')
+    if plateau and config.split.method != "official" and config.split.fractions[1:2] == (0,):
+        problems.append(
+            "config.optim.schedule: found plateau with config.split.fractions that leave nothing "
+            "to validation; allowed: another schedule, or a share for validation."
+        )
+    if config.data.seed and config.data.dataset != "synthetic_plankton":
+        problems.append(
+            f"config.data.seed: found {config.data.seed}; allowed: 0, as only synthetic_plankton "
+            "is drawn. The seed of a run is config.seed."
         )
     return problems
 

@@ -2,6 +2,7 @@
 
     python -m plankton_jax.evaluate --run runs/v5 --split test
     python -m plankton_jax.evaluate --run runs/v5 --split validation --checkpoint last --json
+    python -m plankton_jax.evaluate --run runs/v5 --split test --views 8
 
 Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, and two figures into
 `figures/`, all in the run directory. With --json one object of metrics is printed and nothing else.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from plankton_jax.command import (
     command_parser,
     config_hash,
-    config_to_json,
+    display_name,
     read_config,
     run_command,
 )
@@ -34,11 +35,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--run", type=pathlib.Path, required=True, help="a run directory")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        choices=(1, 2, 4, 8),
+        help="average the probabilities over this many flips and quarter turns of each image",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options, overrides = parser.parse_known_args(arguments)
     config = _run_config(options.run, overrides)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    predictions = predict(config, options.run, options.split, options.checkpoint)
+    predictions = predict(
+        config, options.run, options.split, options.checkpoint, views=options.views
+    )
     report(predictions, options.run, options.json)
     return 0
 
@@ -58,7 +68,9 @@ def _run_config(run: pathlib.Path, overrides: list[str]) -> Config:
     return config
 
 
-def predict(config: Config, run: pathlib.Path, split: str, checkpoint: str) -> "Predictions":
+def predict(
+    config: Config, run: pathlib.Path, split: str, checkpoint: str, views: int = 1
+) -> "Predictions":
     """Runs the network over a part, writes the predictions table and returns it."""
     from plankton_jax import experiment, run_directory
     from plankton_jax.analysis.predictions import Provenance, read_predictions
@@ -72,18 +84,19 @@ def predict(config: Config, run: pathlib.Path, split: str, checkpoint: str) -> "
         )
     if not len(data.rows[split]):
         raise UserError(f"--split {split}: it has no image; see config.split.fractions.")
-    training = experiment.make_training(config, data)
+    training = experiment.make_training(config, data, fresh=False)
     params, model_state, step = _restored(config, training, run, checkpoint)
     provenance = Provenance(
         split=split,
         dataset=data.dataset.name,
         licence=data.dataset.metadata["licence"],
         run=run.resolve().name,
-        model=str(config_to_json(config)["model"]["name"]),
+        model=display_name(config.model.name),
         step=step,
         config_hash=config_hash(config, results_only=True),
         taxonomy=data.taxonomy,
         training_counts=data.class_counts("train"),
+        views=views,
     )
     path = run / "predictions" / f"{split}.parquet"
     _write(path, config, data, training.network, params, model_state, provenance)
@@ -139,17 +152,24 @@ def _write(
     from plankton_jax.analysis.predictions import PredictionsWriter
     from plankton_jax.data import loader
     from plankton_jax.metrics import marginal_logits
-    from plankton_jax.train_step import normalise
+    from plankton_jax.train_step import mean_over_views, normalise
 
     ancestors = data.taxonomy.ancestors
 
-    @jax.jit
-    def run_network(params, model_state, images, measurements):
-        images = normalise(images, network.mean, network.std)
+    def run_view(params, model_state, images, measurements):
         logits, pooled = network.embed(params, model_state, images, measurements)
         if len(logits) != len(ancestors):
             logits = marginal_logits(logits[-1], ancestors)
         return logits, pooled
+
+    @jax.jit
+    def run_network(params, model_state, images, measurements):
+        images = normalise(images, network.mean, network.std)
+        return mean_over_views(
+            lambda view: run_view(params, model_state, view, measurements),
+            images,
+            provenance.views,
+        )
 
     size = config.data.image_size
     shapes = jax.eval_shape(
@@ -204,13 +224,16 @@ def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None
         groups=[row.ancestors for row in rows],
     )
     figures.accuracy_by_class_figure(rows, by_class, split)
+    summary, views = tables.summary(predictions), predictions.provenance.views
     if as_json:
-        print(json.dumps(tables.summary(predictions)))
+        print(json.dumps(summary | ({"views": views} if views > 1 else {})))
         return
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file takes whole names
     tables.print_class_table(rows, levels, console)
     _print_missing(tables.classes_without_images(rows), split)
-    tables.print_level_table(tables.summary(predictions), console)
+    tables.print_level_table(summary, console)
+    if views > 1:
+        print(f"probabilities are means over {views} views of each image")
     print(f"licence of the images: {predictions.provenance.licence}")
     for path in (predictions.path, table, confusion, by_class):
         print(f"wrote {path}")

@@ -6,6 +6,7 @@ tests go through here, so that one configuration means one thing.
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -64,6 +65,7 @@ def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Da
         monitored metric names and the tree does not have.
     """
     settings = config.data
+    notify = notify or (lambda text: None)
     directory = data_builders.prepare(
         settings.dataset,
         data_dir=pathlib.Path(settings.data_dir),
@@ -71,6 +73,7 @@ def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Da
         taxonomy_csv=settings.taxonomy_csv or None,
         num_examples=settings.num_examples or None,
         seed=settings.seed,
+        progress=_progress(settings.dataset, notify),
         notify=notify,
     )
     dataset = datasets.open_dataset(directory)
@@ -90,6 +93,19 @@ def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Da
         )
     _check_levels(config, dataset.taxonomy)
     return Data(dataset, rows)
+
+
+def _progress(name: str, notify: Callable[[str], None]) -> Callable[[int, int | None], None]:
+    """Tells how far the building of a data set is, every ten seconds."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 10:
+            told = time.monotonic()
+            notify(f"{name}: {done} images read" + (f" of {total}" if total else ""))
+
+    return progress
 
 
 def _check_levels(config: Config, taxonomy: Taxonomy) -> None:
@@ -156,11 +172,20 @@ class Network:
     std: tuple[float, ...]
 
 
-def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Network:
+def make_network(
+    config: Config,
+    data: dict[str, Any],
+    taxonomy: Taxonomy,
+    *,
+    fresh: bool = True,
+    notify: Callable[[str], None] | None = None,
+) -> Network:
     """Builds and initialises the configured network.
 
     Args:
       data: the run's data description; see `Data.description`.
+      fresh: whether the run begins; otherwise a checkpoint holds what the initial weights gave.
+      notify: called with a sentence when a head of other classes is left out.
 
     Raises:
       UserError: unknown names, sizes that do not fit, weights that do not fit.
@@ -182,8 +207,9 @@ def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Ne
         key=jax.random.fold_in(jax.random.key(config.seed), 0),
     )
     graph, params, model_state = models.split_model(classifier)
-    if settings.initial_weights:
-        params, model_state = _initial_weights(pathlib.Path(settings.initial_weights), classifier)
+    if settings.initial_weights and fresh:
+        path = pathlib.Path(settings.initial_weights)
+        params, model_state = _initial_weights(path, classifier, notify or (lambda text: None))
     mean, std = _normalisation(config, data)
 
     def apply(params, model_state, images, measurements, *, train, key):
@@ -199,13 +225,16 @@ def make_network(config: Config, data: dict[str, Any], taxonomy: Taxonomy) -> Ne
     return Network(params, model_state, apply, embed, mean, std)
 
 
-def _initial_weights(path: pathlib.Path, classifier: models.Classifier) -> tuple[Any, Any]:
+def _initial_weights(
+    path: pathlib.Path, classifier: models.Classifier, notify: Callable[[str], None]
+) -> tuple[Any, Any]:
     """Parameters and model state from a weights file; its head too when it has these classes."""
     state_dict = weights.read_safetensors(path)
     try:
         loaded = weights.from_timm(state_dict, classifier)
     except UserError:  # a head of other classes; what else is amiss is raised again
         loaded = weights.from_timm(state_dict, classifier, with_head=False)
+        notify(f"{path}: its head is of other classes and is left out; this run's starts anew")
     return jax.tree.map(jnp.asarray, loaded)
 
 
@@ -241,10 +270,16 @@ class Training:
     evaluate_every: int
 
 
-def make_training(config: Config, data: Data) -> Training:
-    """The initial state and the steps of a run."""
+def make_training(
+    config: Config,
+    data: Data,
+    *,
+    fresh: bool = True,
+    notify: Callable[[str], None] | None = None,
+) -> Training:
+    """The initial state and the steps of a run; `fresh` and `notify` as in `make_network`."""
     taxonomy = data.taxonomy
-    network = make_network(config, data.description(), taxonomy)
+    network = make_network(config, data.description(), taxonomy, fresh=fresh, notify=notify)
     steps_per_epoch = max(1, round(len(data.rows["train"]) / config.train.batch_size))
     total_steps = max(1, round(config.train.epochs * steps_per_epoch))
     settings = _with_frozen_backbone(config)

@@ -17,24 +17,24 @@ _HUGE_PAGE = 1 << 21
 def keep_freed_memory(reserve: int = 1 << 32) -> bool:
     """Keeps freed memory in the process, the first `reserve` bytes of it in huge pages.
 
-    To be called before threads are started. Address space is reserved, memory is not. Returns
-    whether the allocator is one that can be told.
+    Address space is reserved, memory is not. Returns whether the allocator can be told.
     """
+    if sys.platform != "linux":
+        return False
     library = ctypes.CDLL(None)
-    if sys.platform != "linux" or not hasattr(library, "gnu_get_libc_version"):
+    if not hasattr(library, "gnu_get_libc_version"):
         return False
     library.malloc.restype = ctypes.c_void_p
     library.malloc.argtypes = [ctypes.c_size_t]
     library.free.argtypes = [ctypes.c_void_p]
     library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    # One heap that never shrinks and has no exceptions for large blocks.
+    # One heap for threads to come, which never shrinks and has no exceptions for large blocks.
     for parameter, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
         library.mallopt(parameter, value)
     address = library.malloc(reserve)
     if address:  # none where address space is limited: small pages then
         start = -(-address // _HUGE_PAGE) * _HUGE_PAGE
-        library.madvise(
-            start, (address + reserve - start) // _HUGE_PAGE * _HUGE_PAGE, _MADV_HUGEPAGE
-        )
+        length = (address + reserve - start) // _HUGE_PAGE * _HUGE_PAGE
+        library.madvise(start, length, _MADV_HUGEPAGE)
         library.free(address)
     return True

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json
+from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, origin
 from plankton_jax.config import Config, result_settings, walk
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.files import replacing
@@ -33,7 +33,8 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it, it cannot be made, or it holds something else.
     """
-    foreign = workdir.is_dir() and any(workdir.iterdir()) and not (workdir / ".lock").exists()
+    marks = (workdir / ".lock", workdir / "config.json")
+    foreign = workdir.is_dir() and any(workdir.iterdir()) and not any(m.exists() for m in marks)
     if foreign or (workdir.exists() and not workdir.is_dir()):
         raise UserError(
             f"--workdir {workdir}: it holds something that is not a run of plankton_jax; allowed: "
@@ -47,10 +48,15 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(
                 f"--workdir {workdir}: another process is training in it. Wait for that one to end "
                 "or choose another folder."
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"--workdir {workdir}: files cannot be locked there ({error.strerror}); choose a "
+                "folder on another file system."
             ) from error
         yield
 
@@ -65,11 +71,33 @@ def start(workdir: pathlib.Path, config: Config, config_file: pathlib.Path) -> N
     if saved.exists():
         _refuse_other_settings(config_from_json(saved), config, workdir)
     value = config_to_json(config)
-    if config_file.suffix == ".py" and config_file.resolve() != (workdir / CONFIG_COPY).resolve():
-        shutil.copyfile(config_file, workdir / CONFIG_COPY)
-    elif (config_file.parent / CONFIG_COPY).is_file() and config_file.parent != workdir:
-        shutil.copyfile(config_file.parent / CONFIG_COPY, workdir / CONFIG_COPY)
+    # A saved configuration has the copy of the file that it came from beside it.
+    source = config_file if config_file.suffix == ".py" else config_file.parent / CONFIG_COPY
+    copy = workdir / CONFIG_COPY
+    if source.is_file() and source.resolve() != copy.resolve():
+        if saved.exists() and copy.is_file() and _uses_functions_of_the_file(config):
+            _refuse_other_functions(copy, source, workdir)
+        with replacing(copy) as temporary:
+            shutil.copyfile(source, temporary)
     _write_json(saved, value)
+
+
+def _uses_functions_of_the_file(config: Config) -> bool:
+    """Whether a setting is a function or class that the configuration file defines."""
+    values = [value for _, _, value in walk(config)]
+    return any(callable(value) and origin(value) == CONFIG_COPY for value in values)
+
+
+def _refuse_other_functions(
+    copy: pathlib.Path, source: pathlib.Path, workdir: pathlib.Path
+) -> None:
+    """Refuses to go on with functions from a file that is not what it was."""
+    if copy.read_bytes() != source.read_bytes():
+        raise UserError(
+            f"--workdir {workdir}: {source}, whose functions the run uses, has changed since it "
+            f"began. Go on as it was with --config {workdir / 'config.json'}, or choose another "
+            "workdir."
+        )
 
 
 def _refuse_other_settings(before: Config, now: Config, workdir: pathlib.Path) -> None:

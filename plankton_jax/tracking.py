@@ -52,6 +52,39 @@ class MetricsFile:
         self._file.close()
 
 
+class EventsFile:
+    """TensorBoard events, written at once.
+
+    tensorboardX's own writer has a thread, which a full disk ends; it then waits for it for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, resume_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        if resume_step:  # TensorBoard then hides the steps that are made again
+            self._write(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Adds one point to the curve of every value."""
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._write(step, summary=scalar(name, value))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
+
+
 class Tracker:
     """All the places that metrics go to."""
 
@@ -59,10 +92,7 @@ class Tracker:
         self._file = MetricsFile(run / "metrics.jsonl", resume_step)
         self._events = None
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            purge = resume_step + 1 if resume_step else None
-            self._events = SummaryWriter(str(run / "tensorboard"), purge_step=purge, flush_secs=10)
+            self._events = EventsFile(run / "tensorboard", resume_step)
 
     def __enter__(self) -> Self:
         return self
@@ -76,8 +106,7 @@ class Tracker:
         """Writes metrics of `kind` ("train" or "validation") at `step`."""
         self._file.write({"step": step, "epoch": round(epoch, 4), "kind": kind, **values})
         if self._events:
-            for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+            self._events.write({f"{kind}/{name}": v for name, v in values.items()}, step)
 
 
 class Console:

@@ -1,8 +1,8 @@
 """Trains a classifier, or goes on with a run that was stopped.
 
     python -m plankton_jax.train --config configs/quickstart.py --workdir runs/first
-    python -m plankton_jax.train --config configs/ndsb.py:small --config.optim.learning_rate=1e-3 \
-        --workdir runs/ndsb
+    python -m plankton_jax.train --config configs/image_folder.py --config.data.source=images \
+        --config.optim.learning_rate=1e-3 --workdir runs/mine
 
 The same command twice is safe: a `--workdir` that holds a run goes on from its last checkpoint.
 SIGTERM and SIGINT (Ctrl-C) save first and end with status 128 + the signal's number.
@@ -15,9 +15,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from plankton_jax.command import command_parser, config_hash, read_config, run_command
+from plankton_jax.command import command_parser, display_name, read_config, run_command
 from plankton_jax.config import Config
-from plankton_jax.errors import UserError
 
 if TYPE_CHECKING:
     from plankton_jax.checkpoints import Checkpoints
@@ -74,13 +73,17 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-    from plankton_jax import experiment, run_directory
+    from plankton_jax import experiment, host_memory, run_directory
     from plankton_jax.checkpoints import Checkpoints
     from plankton_jax.tracking import Console, Tracker
 
+    if jax.default_backend() == "cpu":
+        host_memory.keep_freed_memory()
+
     # ------------------------------------------------------------------- everything that can fail
-    data = experiment.open_data(config, notify=lambda text: print(text, file=sys.stderr))
-    training = experiment.make_training(config, data)
+    data = experiment.open_data(config, notify=_note)
+    fresh = not any((workdir / "checkpoints").glob("[0-9]*"))
+    training = experiment.make_training(config, data, fresh=fresh, notify=_note)
     settings = config.checkpoint
     with run_directory.locked(workdir):
         run_directory.start(workdir, config, config_file)
@@ -90,7 +93,9 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
             workdir, keep=settings.keep, monitor=settings.monitor, mode=settings.mode
         ) as checkpoints:
             # ------------------------------------------------------------ initialise or restore
-            state, window, start = training.state, None, 0
+            # On its device as a restored one is, so that both run one compiled program.
+            state = jax.device_put(training.state, jax.local_devices()[0])
+            window, start = None, 0
             if checkpoints.steps:
                 state, record, problems = checkpoints.restore_newest(training.state)
                 window, start = record["window"], record["step"]
@@ -110,6 +115,11 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
                     else f"done: {workdir} (best step {checkpoints.best})"
                 )
     return stop.status
+
+
+def _note(text: str) -> None:
+    """Tells what goes on before the training."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _quiet_libraries() -> None:
@@ -136,9 +146,9 @@ def _greet(
         f"{data.dataset.metadata['licence']}"
     )
     console.say(
-        f"{config.model.name}: {count / 1e6:.2f} M parameters; {training.total_steps} steps of "
-        f"{config.train.batch_size} images on {jax.device_count()} {jax.default_backend()} "
-        f"device(s)" + (f"; going on from step {start}" if start else "")
+        f"{display_name(config.model.name)}: {count / 1e6:.2f} M parameters; "
+        f"{training.total_steps} steps of {config.train.batch_size} images on one "
+        f"{jax.default_backend()} device" + (f"; going on from step {start}" if start else "")
     )
     for warning in experiment.class_warnings(data):
         console.say(f"warning: {warning}")
@@ -169,8 +179,6 @@ def _loop(
     run_eval = jax.jit(_counting(training.eval_step), donate_argnums=(2,))
     window = device_window(saved_window)
     step = int(state.step)
-    identity = {"config_hash": config_hash(config, results_only=True)}
-    identity |= {"process_count": jax.process_count(), "worker_count": config.data.worker_count}
     if step >= training.total_steps:
         return
     # ---------------------------------------------------------------------------------- the data
@@ -227,7 +235,7 @@ def _loop(
                     state = _with_plateau(state, plateau)
             if saves:
                 with console.not_counted():
-                    checkpoints.save(step, state, {"metrics": metrics, "window": sums, **identity})
+                    checkpoints.save(step, state, {"metrics": metrics, "window": sums})
             # -------------------------------------------------------------------- the next batch
             if last or (stop.signal and saves):
                 return
@@ -339,17 +347,11 @@ def _require_finite(sums: dict[str, Any], step: int, checkpoints: "Checkpoints")
     """
     import math
 
+    from plankton_jax.checkpoints import not_finite
+
     bad = [name for name in ("loss", "gradient_norm") if not math.isfinite(sums[name])]
-    if not bad:
-        return
-    checkpoints.wait()
-    kept = f"Step {checkpoints.steps[-1]} is kept" if checkpoints.steps else "Nothing was saved yet"
-    raise UserError(
-        f"step {step}: the {' and the '.join(name.replace('_', ' ') for name in bad)} of training "
-        f"is not finite. {kept}. Try a lower config.optim.learning_rate, a longer "
-        "config.optim.warmup_epochs, config.optim.gradient_clip=1.0"
-        ", or config.train.precision=float32, in a new workdir."
-    )
+    if bad:
+        raise not_finite(step, [name.replace("_", " ") for name in bad], checkpoints)
 
 
 if __name__ == "__main__":

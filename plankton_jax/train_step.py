@@ -7,6 +7,7 @@ gives the same answer. Nothing here reads a file, a clock or a global.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -163,6 +164,33 @@ def make_eval_step(
         return logits, metrics.batch_sums(logits, batch["leaf"], batch["mask"], ancestors)
 
     return eval_step
+
+
+def mean_over_views(
+    run: Callable[[Array], tuple[tuple[Array, ...], Array]],
+    images: Float[Array, "b s s c"],
+    views: int,
+) -> tuple[tuple[Float[Array, "b k"], ...], Float[Array, "b d"]]:
+    """Logs of the mean probabilities at every level, and mean features, over views of an image.
+
+    The first `views` of: as it is, upside down, both turned by 180 degrees, and those four turned
+    by 90; so 2, 4 and 8 are groups of symmetries. One view gives what `run` gives.
+
+    Args:
+      run: images -> (level logits, pooled features).
+      views: 1, 2, 4 or 8.
+    """
+    if views == 1:
+        return run(images)
+    turned = [jnp.rot90(images, turns, axes=(1, 2)) for turns in (0, 2, 1, 3)]
+    symmetries = [view for image in turned for view in (image, image[:, ::-1])]
+    outputs = [run(view) for view in symmetries[:views]]
+    logits = tuple(
+        jax.nn.logsumexp(jnp.stack([jax.nn.log_softmax(z) for z in level]), axis=0)
+        - math.log(views)
+        for level in zip(*(logits for logits, _ in outputs), strict=True)
+    )
+    return logits, jnp.mean(jnp.stack([pooled for _, pooled in outputs]), axis=0)
 
 
 def evaluated(state: TrainState) -> tuple[PyTree, PyTree]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,9 @@ from plankton_jax import command
 from plankton_jax.config import Config, setting_names, validate, walk
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
+from plankton_jax.heads import list_heads
+from plankton_jax.models import list_models
+from plankton_jax.names import BACKBONES, HEADS
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -49,6 +53,55 @@ def test_every_setting_is_documented_and_valid_by_default():
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_configuration_file_is_valid(path):
     command.read_config(str(path), [])
+    for argument in re.findall(r'arg == "(\w+)"', path.read_text()):
+        command.read_config(f"{path}:{argument}", [])
+
+
+def test_names_are_those_of_the_registries():
+    assert BACKBONES == list_models()
+    assert HEADS == list_heads()
+
+
+def test_a_file_that_sets_what_is_no_setting_is_told_with_all_else(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from plankton_jax.config import Config\n\n\ndef get_config():\n    config = Config()\n"
+        "    config.optim.learning_rte = 3.0\n    config.epochs = 3\n"
+        "    config.loss.name = lambda logits, labels: logits[0][:, 0]\n    return config\n"
+    )
+    with pytest.raises(UserError) as caught:
+        command.read_config(
+            str(file), ["--config.train.epoch=3", "--config.seed=x", "--config.optim.name=adam"]
+        )
+    told = str(caught.value)
+    for words in (
+        'config.optim.learning_rte: there is no such setting. Did you mean "learning_rate"',
+        "config.epochs: there is no such setting",
+        "config.train.epoch: there is no such setting",
+        "config.seed: found",
+        'Did you mean "adamw"',
+        "defined at the top level",
+    ):
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--config.checkpoint.monitor=log_loss"], 'checkpoint.mode: found "max"'),
+        (["--config.checkpoint.mode=min"], 'checkpoint.mode: found "min"'),
+        (
+            ["--config.optim.schedule=plateau", "--config.split.fractions=(0.8,0.0,0.2)"],
+            "nothing to validation",
+        ),
+        (["--config.data.seed=3", "--config.data.dataset=image_folder"], "config.data.seed"),
+        (["--config.data.dataset=image_foldr"], 'Did you mean "image_folder"'),
+        (["--config.model.name=vit_smal_patch16_224"], 'Did you mean "vit_small_patch16_224"'),
+    ],
+)
+def test_settings_that_would_do_nothing_or_the_reverse_are_refused(plain, overrides, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        command.read_config(plain, overrides)
 
 
 def test_overrides_are_typed(plain):

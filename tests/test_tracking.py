@@ -1,12 +1,14 @@
 """What a run writes while it goes, read back by others' readers."""
 
+import contextlib
 import io
 import json
+import pathlib
 import sys
 
 import pytest
 
-from plankton_jax.tracking import Console, MetricsFile, Tracker
+from plankton_jax.tracking import Console, EventsFile, MetricsFile, Tracker
 
 
 def test_lines_of_steps_that_are_made_again_are_taken_back(tmp_path):
@@ -32,6 +34,23 @@ def test_tensorboard_events_hold_the_same_numbers(tmp_path):
     assert values == [(5, "train/loss", 2.5)]
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line == {"step": 5, "epoch": 0.5, "kind": "train", "loss": 2.5}
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no device that is full")
+def test_a_full_disk_is_an_error_and_not_a_wait(tmp_path):
+    file, events = MetricsFile(tmp_path / "metrics.jsonl", 0), EventsFile(tmp_path / "events", 0)
+    record_writer = events._writer._py_recordio_writer
+    file.close()
+    record_writer.close()
+    file._file = open("/dev/full", "a", buffering=1)
+    record_writer._writer = open("/dev/full", "wb", buffering=0)
+    with pytest.raises(OSError, match="No space left"):
+        file.write({"step": 1})
+    with pytest.raises(OSError, match="No space left"):
+        events.write({"loss": 1.0}, 1)
+    with contextlib.suppress(OSError):
+        file.close()
+    record_writer._writer.close()
 
 
 def test_without_tensorboard_none_is_written(tmp_path):

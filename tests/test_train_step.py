@@ -16,6 +16,7 @@ from plankton_jax.train_step import (
     evaluated,
     make_eval_step,
     make_train_step,
+    mean_over_views,
     normalise,
 )
 
@@ -179,6 +180,36 @@ def test_evaluation_leaves_padding_out_and_reads_all_levels(params, batch):
     )
     totals = [int(np.sum(level)) for level in jax.tree.leaves(sums["confusion"])]
     assert totals == [4, 4]
+
+
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+def test_views_are_averaged_in_probability(views):
+    generator = np.random.default_rng(0)
+    images = jnp.asarray(generator.normal(size=(3, 4, 4, 1)), jnp.float32)
+    kernel = jnp.asarray(generator.normal(size=(16, 5)), jnp.float32)
+
+    def run(view):
+        logits = view.reshape(3, 16) @ kernel
+        return (logits[:, :2], logits), view.reshape(3, 16)
+
+    turns = [lambda x, k=k: np.rot90(x, k, (1, 2)) for k in (0, 2, 1, 3)]
+    symmetries = [f for turn in turns for f in (turn, lambda x, t=turn: t(x)[:, ::-1])][:views]
+    outputs = [
+        np.asarray(f(np.asarray(images))).reshape(3, 16) @ np.asarray(kernel) for f in symmetries
+    ]
+    (coarse, fine), pooled = mean_over_views(run, images, views)
+    for found, level in ((coarse, [z[:, :2] for z in outputs]), (fine, outputs)):
+        expected = np.mean([np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in level], axis=0)
+        probabilities = np.asarray(jax.nn.softmax(found))
+        np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+        if views > 1:
+            np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+    # A group of symmetries: an image that is one of the views of another gives the same.
+    for symmetry in symmetries:
+        turned = jnp.asarray(np.ascontiguousarray(symmetry(np.asarray(images))))
+        if views > 1:
+            np.testing.assert_allclose(mean_over_views(run, turned, views)[0][1], fine, rtol=1e-4)
+    assert pooled.shape == (3, 16)
 
 
 def test_normalise_repeats_grey_over_channels():

@@ -1,6 +1,7 @@
 """Whole runs through the commands: continuing after every kind of stop, and what is refused."""
 
 import json
+import math
 import os
 import pathlib
 import random
@@ -61,7 +62,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(workspace):
     arguments = train_arguments(workspace, "killed")
     generator = random.Random(0)
     folder = workdir / "checkpoints"
-    kills = 0
+    kills = {"a save": 0, "a checkpoint": 0, "a time": 0}
     for moment in ("a save", "a checkpoint", "a time", "a save"):
         delay = time.monotonic() + generator.uniform(4, 7)
         steps = set(os.listdir(folder)) if folder.exists() else set()
@@ -72,8 +73,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(workspace):
             ),
             "a time": lambda at=delay: time.monotonic() > at,
         }[moment]
-        kills += _kill_when(_start(arguments), happens)
-    assert kills >= 2, "the run was over before it could be killed"
+        kills[moment] += _kill_when(_start(arguments), happens)
+    assert sum(kills.values()) >= 2, "the run was over before it could be killed"
+    assert kills["a save"], "no save was under way when it was killed"
     run("train", *arguments)
     assert final_digest(workdir) == final_digest(workspace / "whole")
     assert metrics_lines(workdir) == metrics_lines(workspace / "whole")
@@ -94,6 +96,27 @@ def test_a_signal_saves_and_the_same_command_goes_on(workspace, number):
     again = run("train", *arguments)
     assert f"going on from step {stopped_at}" in again.stderr
     assert final_digest(workspace / name) == final_digest(workspace / "whole")
+
+
+def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(workspace):
+    arguments = train_arguments(workspace, "terminal", "--config.data.worker_count=2")
+    process = subprocess.Popen(
+        command("train", *arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not (workspace / "terminal" / "checkpoints").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT, told
+    assert "Traceback" not in told and "goes on from here" in told
+    run("train", *arguments)
+    assert final_digest(workspace / "terminal") == final_digest(workspace / "whole")
 
 
 def test_a_finished_run_is_left_as_it_is(workspace):
@@ -136,8 +159,12 @@ def test_no_whole_checkpoint_at_all_is_told(workspace):
     workdir = _copied(workspace, "ruined")
     for manifest in (workdir / "checkpoints").glob("*/state/manifest.ocdbt"):
         manifest.write_bytes(b"")
-    told = run("train", *train_arguments(workspace, "ruined"), status=2).stderr
-    assert "no checkpoint is whole" in told
+    before = sorted(path.name for path in (workdir / "checkpoints").iterdir())
+    for _ in range(2):  # the second time as the first: nothing is moved, nothing begins anew
+        told = run("train", *train_arguments(workspace, "ruined"), status=2).stderr
+        assert "no checkpoint is whole" in told
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == before
+    assert metrics_lines(workdir) == metrics_lines(workspace / "whole")
 
 
 def test_other_settings_are_refused_by_name(workspace):
@@ -187,8 +214,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(workspace
     overrides = ("--config.optim.learning_rate=1e30", "--config.checkpoint.every_steps=1")
     told = run("train", *train_arguments(workspace, "diverged", *overrides), status=2).stderr
     assert "not finite" in told and "config.optim.learning_rate" in told
-    if "is kept" in told:
-        assert checkpoints(workspace / "diverged")
+    kept = checkpoints(workspace / "diverged")[-1]["step"]
+    assert f"Step {kept} is kept" in told
+    evaluated = ("--run", workspace / "diverged", "--checkpoint", kept, "--json")
+    levels = json.loads(run("evaluate", *evaluated).stdout)["levels"]
+    assert all(math.isfinite(level["log_loss"]) for level in levels)
 
 
 def test_evaluate_prints_the_promised_object(workspace):
@@ -251,6 +281,7 @@ def test_what_cannot_be_evaluated_is_told(workspace, arguments, words):
         (("--config.checkpoint.monitor=genus/macro_f1",), 'no level "genus"'),
         (("--config.optim.learning_rate_rules=(('neck.*',1.0),('.*',1.0))",), "neck.*"),
         (("--config.model.initial_weights=absent.safetensors",), "absent.safetensors"),
+        (("--config.optim.weight_decay_rules=(('(',1.0),)",), "no regular expression"),
     ],
 )
 def test_bad_settings_leave_no_run_behind(workspace, overrides, words):

@@ -38,6 +38,7 @@ class Provenance:
       model, config_hash: name of the network, sha256 of the run's settings.
       training_counts: int64 `leaves`; training images of each class, the training prior.
       dataset, licence: name and licence of the data set.
+      views: flips and quarter turns of each image that the probabilities are the mean of.
     """
 
     taxonomy: Taxonomy
@@ -49,6 +50,7 @@ class Provenance:
     training_counts: np.ndarray
     dataset: str
     licence: str
+    views: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `levels` and `classes` repeat the tree for readers without this package."""
@@ -64,6 +66,7 @@ class Provenance:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
+        value = {"views": 1} | value  # which older tables do not name
         fields = {field.name: value[field.name] for field in dataclasses.fields(cls)}
         fields["taxonomy"] = Taxonomy.from_json(value["taxonomy"])
         fields["training_counts"] = np.asarray(value["training_counts"], np.int64)

@@ -7,6 +7,7 @@ closed; decides the number of OpenCV's threads (one).
 """
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -122,7 +123,8 @@ class BatchIterator:
             _parse_flags_for_grain()
             options = grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED)
             pipeline = grain.experimental.WithOptionsIterDataset(pipeline, options).mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
+                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2),
+                worker_init_fn=_ignore_interrupt,
             )
         self._batches: Any = iter(pipeline)
 
@@ -253,6 +255,12 @@ def _parse_flags_for_grain() -> None:
     """Grain reads absl's flags when it starts processes; not every program has parsed any."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def _ignore_interrupt(worker: int, count: int) -> None:
+    """A terminal's Ctrl-C goes to every process; the main one saves and then ends the others."""
+    del worker, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _own(values: np.ndarray) -> np.ndarray:

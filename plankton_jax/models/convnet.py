@@ -174,7 +174,7 @@ def _average(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]
 
 CONFIGS = {
     "plankton_cnn_tiny": (48, ConvnetConfig(16, (32, 64, 128), (1, 1, 1))),
-    "plankton_cnn_small": (64, ConvnetConfig(32, (48, 96, 192, 384), (1, 1, 1, 1))),
+    "plankton_cnn_small": (64, ConvnetConfig(24, (64, 128, 256, 512), (1, 1, 1, 1))),
 }
 
 

@@ -1,0 +1,158 @@
+"""Settings and functions of a configuration file, through training, resuming and evaluation."""
+
+import json
+import math
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from command_runs import ROOT, checkpoints, command, environment, run, train_arguments
+
+pytestmark = pytest.mark.slow
+
+FUNCTIONS = """
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from plankton_jax.config import Config
+from plankton_jax.losses import cross_entropy
+from plankton_jax.models import Features
+
+
+class Pixels(nnx.Module):
+    def __init__(self, *, image_size, in_channels, drop_path_rate, dtype, pool, rngs):
+        del drop_path_rate, dtype, pool
+        self.layer = nnx.Linear(image_size**2 * in_channels, 16, rngs=rngs)
+        self.feature_dim = 16
+
+    def __call__(self, images, *, train=False, key=None, indices=None):
+        flat = images.reshape(images.shape[0], -1)
+        return Features(stages=(), pooled=jax.nn.relu(self.layer(flat)))
+
+
+class TwoLayers(nnx.Module):
+    def __init__(self, backbone, num_classes, *, taxonomy, drop_rate, dtype, rngs):
+        del taxonomy, drop_rate, dtype
+        self.first = nnx.Linear(backbone.feature_dim, 8, rngs=rngs)
+        self.second = nnx.Linear(8, num_classes, rngs=rngs)
+
+    def __call__(self, features, *, train=False, key=None):
+        return (self.second(jax.nn.relu(self.first(features.pooled))),)
+
+
+def focal(level_logits, labels):
+    loss = cross_entropy(level_logits, labels)
+    return (1.0 - jnp.exp(-loss)) ** 2 * loss
+
+
+def halving(step):
+    return 0.5 ** (step // 10)
+
+
+def get_config(arg=None):
+    config = Config()
+    config.data.dataset = "synthetic_plankton"
+    config.model.name, config.model.head = Pixels, TwoLayers
+    config.loss.name, config.optim.schedule = focal, halving
+    config.train.epochs = 4
+    config.checkpoint.every_steps = 3
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("settings")
+
+
+def _with_file(workspace, file, name):
+    arguments = train_arguments(workspace, name)
+    return ["--config", file, *arguments[2:]]
+
+
+def test_functions_of_a_configuration_file_train_resume_and_evaluate(workspace):
+    file = workspace / "mine.py"
+    file.write_text(FUNCTIONS)
+    run("train", *_with_file(workspace, file, "whole"))
+    arguments = _with_file(workspace, file, "killed")
+    process = subprocess.Popen(
+        command("train", *arguments), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+    )
+    folder = workspace / "killed" / "checkpoints"
+    while process.poll() is None and not list(folder.glob("[0-9]*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "going on from step" in run("train", *arguments).stderr
+    last = [checkpoints(workspace / name)[-1] for name in ("whole", "killed")]
+    assert last[0]["params_sha256"] == last[1]["params_sha256"]
+    printed = json.loads(run("evaluate", "--run", workspace / "killed", "--json").stdout)
+    assert all(math.isfinite(level["log_loss"]) for level in printed["levels"])
+    # Its functions are part of the run: another file of the same names is refused.
+    file.write_text(FUNCTIONS.replace("** 2", "** 3"))
+    told = run("train", *arguments, status=2).stderr
+    assert "has changed since it began" in told
+    run("train", "--config", workspace / "killed" / "config.json", *arguments[2:4])
+
+
+RUNS = {
+    "frozen": ("--config.model.freeze_backbone=true", "--config.optim.name=sgd"),
+    "bfloat16": ("--config.train.precision=bfloat16", "--config.sampling.name=weighted"),
+    "plateau": (
+        "--config.optim.schedule=plateau",
+        "--config.optim.plateau_patience=0",
+        "--config.optim.plateau_threshold=10",
+        "--config.optim.plateau_monitor=level1/log_loss",
+        "--config.optim.plateau_mode=min",
+        "--config.checkpoint.monitor=level2/macro_f1",
+        "--config.train.epochs=4",
+    ),
+    "measured": (
+        "--config.data.measurements=('log_side','log_elongation')",
+        "--config.data.geometry=pad",
+        "--config.augmentation.rotation_frame=square",
+        "--config.model.drop_rate=0.1",
+        "--config.optim.gradient_clip=1.0",
+    ),
+    "transformer": ("--config.model.name=test_vit", "--config.data.image_size=32"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_settings_do_what_they_say_in_a_whole_run(workspace, name):
+    run("train", *train_arguments(workspace, name, *RUNS[name]))
+    lines = (workspace / name / "metrics.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, lines) if line["kind"] == "train"]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    rates = [line["learning_rate"] for line in lines]
+    if name == "plateau":  # no gain is ever enough: a tenth after each validation but the first
+        assert rates[-1] == pytest.approx(rates[0] * 0.01, rel=0.5) or rates[-1] < rates[0] / 50
+    views = ("--views", "4") if name == "measured" else ()
+    printed = json.loads(run("evaluate", "--run", workspace / name, *views, "--json").stdout)
+    assert printed.get("views", 1) == (4 if views else 1)
+    assert all(math.isfinite(level["log_loss"]) for level in printed["levels"])
+
+
+def test_initial_weights_start_a_run_and_are_not_needed_afterwards(workspace):
+    import jax
+
+    from plankton_jax import models, weights
+
+    model = models.create_model("test_vit", 5, image_size=32, in_channels=3, key=jax.random.key(5))
+    named = weights.to_timm(*models.split_model(model)[1:], model)
+    path = workspace / "start.safetensors"
+    safetensors.numpy.save_file({key: np.asarray(value) for key, value in named.items()}, path)
+    overrides = (
+        "--config.model.name=test_vit",
+        "--config.data.image_size=32",
+        f"--config.model.initial_weights={path}",
+        "--config.model.freeze_backbone=true",
+    )
+    told = run("train", *train_arguments(workspace, "started", *overrides)).stderr
+    assert "its head is of other classes" in told
+    path.unlink()
+    run("evaluate", "--run", workspace / "started")
+    run("train", *train_arguments(workspace, "started", *overrides))
