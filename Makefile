@@ -43,6 +43,7 @@ $(VENV)-parity/.installed: requirements.lock requirements-parity.lock pyproject.
 
 # With NDSB=train.zip the loader is measured too, against torchvision in the parity environment.
 bench: install $(if $(NDSB),$(VENV)-parity/.installed)
+	$(BIN)/python benchmarks/building.py $(if $(NDSB),--ndsb $(NDSB))
 	$(BIN)/python benchmarks/opening.py
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/warm_start.py

@@ -46,6 +46,10 @@ class Index:
     def __len__(self) -> int:
         return len(self._texts["id"])
 
+    def num_classes(self) -> int:
+        """Classes that have an image so far."""
+        return len(set(self._numbers["leaf"]))
+
     def add(self, record: Record) -> None:
         """Appends the row of one record.
 

@@ -164,8 +164,9 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             index.add(record)
             if self.progress is not None and len(index) % PROGRESS_EVERY == 0:
                 self.progress(len(index), total)
-        if not len(index):
-            raise UserError(_nothing_left(self.name, self.options.source, self._rejected))
+        if index.num_classes() < 2:
+            count = index.num_classes()
+            raise UserError(_too_little(self.name, self.options.source, count, self._rejected))
         if self.progress is not None:
             self.progress(len(index), len(index))
         paths = self._finish_shards(shards)
@@ -243,11 +244,13 @@ def is_built(directory: str | os.PathLike[str]) -> bool:
     return all((directory / name).is_file() for name in needed)
 
 
-def _nothing_left(name: str, source: str | None, rejected: list[tuple[str, str]]) -> str:
-    """The message for a source of which no image could be used."""
+def _too_little(name: str, source: str | None, count: int, rejected: list[tuple[str, str]]) -> str:
+    """The message for a source with usable images of `count` classes, none or one."""
     shown = "; ".join(f"{path}: {reason}" for path, reason in rejected[:5])
     more = f" (and {len(rejected) - 5} more)" if len(rejected) > 5 else ""
     return (
-        f"config.data.source {source}: {name} found no usable image. "
-        f"Left out: {shown or 'nothing'}{more}. Give images that can be read."
+        f"config.data.source {source}: {name} found "
+        + ("usable images of one class only. " if count else "no usable image. ")
+        + f"Left out: {shown or 'nothing'}{more}. Give images of two classes or more that can be "
+        "read."
     )

@@ -17,8 +17,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
-from plankton_jax.config import Config, all_problems, setting_names, unknown_fields, walk
+from plankton_jax.config import Config, setting_names, walk
 from plankton_jax.errors import UserError, near_miss, raise_all
+from plankton_jax.validation import all_problems, unknown_fields
 
 EXIT_USER_ERROR = 2
 CONFIG_COPY = "config_file.py"

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plankton_jax import command
-from plankton_jax.config import Config, setting_names, validate, walk
+from plankton_jax.config import Config, setting_names, walk
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
 from plankton_jax.heads import list_heads
 from plankton_jax.models import list_models
 from plankton_jax.names import BACKBONES, HEADS
+from plankton_jax.validation import validate
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 

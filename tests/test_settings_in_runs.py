@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_settings_do_what_they_say_in_a_whole_run(workspace, name):
     printed = json.loads(run("evaluate", "--run", workspace / name, *views, "--json").stdout)
     assert printed.get("views", 1) == (4 if views else 1)
     assert all(math.isfinite(level["log_loss"]) for level in printed["levels"])
+
+
+def test_training_imports_neither_tensorflow_nor_torch(workspace):
+    script = (
+        "import sys; from plankton_jax import train; train.main(sys.argv[1:]); "
+        "sys.exit(len({'tensorflow', 'torch', 'keras'} & set(sys.modules)))"
+    )
+    arguments = map(str, train_arguments(workspace, "imports"))
+    subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, env=environment(), check=True
+    )
 
 
 def test_initial_weights_start_a_run_and_are_not_needed_afterwards(workspace):

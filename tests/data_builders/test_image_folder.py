@@ -224,6 +224,8 @@ def test_sources_that_hold_no_data_set(tmp_path):
     assert 'one class only, "copepod"' in problems(tmp_path, folder("one", {"copepod": 3}))
     bad = folder("bad", {"a/x.png": b"", "b/y.jpg": b"?"})
     assert "a/x.png: empty file" in problems(tmp_path, bad)
+    one_is_left = problems(tmp_path, folder("half", {"a/x.png": b"", "b": 3}))
+    assert "one class only" in one_is_left and "a/x.png: empty file" in one_is_left
     text = tmp_path / "file.txt"
     text.write_text("no archive")
     assert "neither a folder nor a whole zip archive" in problems(tmp_path, text)

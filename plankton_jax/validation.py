@@ -1,0 +1,198 @@
+"""What may be wrong with a configuration, each setting alone and all together. Pure; nothing heavy."""
+
+import dataclasses
+import math
+import re
+import typing
+from typing import Any
+
+from plankton_jax.config import LOSSES, MEASUREMENTS, METRICS, SCHEDULES, Config, walk
+from plankton_jax.errors import near_miss, raise_all
+from plankton_jax.names import BACKBONES, HEADS
+
+
+def validate(config: Config) -> None:
+    """Checks every setting and how settings fit together.
+
+    Raises:
+      UserError: with one line for every setting that is wrong.
+    """
+    raise_all(unknown_fields(config) + all_problems(config))
+
+
+def all_problems(config: Config) -> list[str]:
+    """One line for every setting that is wrong by itself or beside others."""
+    settings = list(walk(config))
+    problems = [
+        problem
+        for name, field, value in settings
+        for problem in _value_problems(name, field, value)
+    ]
+    if all(_has_type(value, field.type) for _, field, value in settings):
+        problems += _joint_problems(config)
+    return problems
+
+
+def unknown_fields(config: Any, prefix: str = "") -> list[str]:
+    """One line for every attribute that a configuration file set and that is no setting."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    problems = [
+        f"config.{prefix}{name}: there is no such setting. {near_miss(name, sorted(fields))}"
+        for name in vars(config)
+        if name not in fields
+    ]
+    for name in sorted(fields):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            problems += unknown_fields(value, f"{prefix}{name}.")
+    return problems
+
+
+def _value_problems(name: str, field: dataclasses.Field, value: Any) -> list[str]:
+    """What is wrong with one value taken alone."""
+    name = f"config.{name}"
+    if not _has_type(value, field.type):
+        return [f"{name}: found {value!r}; allowed: {_type_name(field.type)}."]
+    allowed, low, high = (field.metadata.get(key) for key in ("allowed", "low", "high"))
+    if allowed and value not in allowed:
+        return [f'{name}: found "{value}". {near_miss(value, allowed)}']
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{name}: found {value}; allowed: a finite number."]
+    if low is not None and value < low:
+        return [f"{name}: found {value}; allowed: {low} or more."]
+    if high is not None and value > high:
+        return [f"{name}: found {value}; allowed: {high} or less."]
+    return []
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether `value` is of the annotated type; an int passes for a float, a bool for neither."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is object:  # a name, or the function or class itself
+        return isinstance(value, str) or callable(value)
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(_has_type(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_has_type, value, arguments))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _type_name(kind: Any) -> str:
+    """The type as a reader of a message would name it."""
+    if kind is object:
+        return "a name, or a function or class"
+    return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+
+
+def _joint_problems(config: Config) -> list[str]:
+    """What is wrong with settings taken together, and with names that need more than a list."""
+    problems = []
+    for name, value, allowed in (
+        ("model.name", config.model.name, BACKBONES),
+        ("model.head", config.model.head, HEADS),
+        ("loss.name", config.loss.name, LOSSES),
+        ("optim.schedule", config.optim.schedule, SCHEDULES),
+    ):
+        if isinstance(value, str) and value not in allowed:
+            problems.append(f'config.{name}: found "{value}". {near_miss(value, allowed)}')
+    for name, value in (
+        ("checkpoint.monitor", config.checkpoint.monitor),
+        ("optim.plateau_monitor", config.optim.plateau_monitor),
+    ):
+        metric = value.rpartition("/")[2]
+        if metric not in METRICS:
+            problems.append(f'config.{name}: found "{value}". {near_miss(metric, METRICS)}')
+    for name, value in (
+        ("epochs", config.train.epochs),
+        ("evaluate_every_epochs", config.train.evaluate_every_epochs),
+    ):
+        if value <= 0:
+            problems.append(f"config.train.{name}: found {value}; allowed: more than 0.")
+    if config.model.in_channels not in (1, 3):
+        problems.append(
+            f"config.model.in_channels: found {config.model.in_channels}; allowed: 1 or 3."
+        )
+    if config.model.pool not in ("", "token", "mean"):
+        problems.append(
+            f'config.model.pool: found "{config.model.pool}"; allowed: "", "token" or "mean".'
+        )
+    problems += [
+        f'config.data.measurements: found "{name}". {near_miss(name, MEASUREMENTS)}'
+        for name in config.data.measurements
+        if name not in MEASUREMENTS
+    ]
+    problems += _fraction_problems(config.split.fractions)
+    for name in ("learning_rate_rules", "weight_decay_rules"):
+        for pattern, _ in getattr(config.optim, name):
+            problems += _pattern_problem(f"config.optim.{name}", pattern)
+    if config.optim.schedule == "step" and not config.optim.step_epochs:
+        problems.append(
+            "config.optim.step_epochs: found (); allowed with schedule=step: one epoch or more."
+        )
+    problems += _ignored_problems(config)
+    if (
+        config.optim.warmup_epochs >= config.train.epochs
+        and config.optim.schedule != "plateau"
+        and isinstance(config.optim.schedule, str)
+    ):
+        problems.append(
+            f"config.optim.warmup_epochs: found {config.optim.warmup_epochs}; allowed: less than "
+            f"config.train.epochs, which is {config.train.epochs}."
+        )
+    return problems
+
+
+def _pattern_problem(name: str, pattern: str) -> list[str]:
+    """Says where a regular expression is none."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return [f'{name}: found "{pattern}", which is no regular expression ({error}).']
+    return []
+
+
+def _ignored_problems(config: Config) -> list[str]:
+    """Settings that would do nothing, or the reverse of what they are for, beside others."""
+    problems = []
+    if callable(config.loss.name) and config.loss.label_smoothing:
+        problems.append(
+            f"config.loss.label_smoothing: found {config.loss.label_smoothing} with a loss that is "
+            "a function; allowed: 0. Smooth inside the function."
+        )
+    plateau = config.optim.schedule == "plateau"
+    for name, monitor, mode, counts in (
+        ("checkpoint.mode", config.checkpoint.monitor, config.checkpoint.mode, True),
+        ("optim.plateau_mode", config.optim.plateau_monitor, config.optim.plateau_mode, plateau),
+    ):
+        better = "min" if monitor.rpartition("/")[2] == "log_loss" else "max"
+        if counts and mode != better:
+            problems.append(f'config.{name}: found "{mode}" with {monitor}; allowed: "{better}".')
+    if plateau and config.split.method != "official" and config.split.fractions[1:2] == (0,):
+        problems.append(
+            "config.optim.schedule: found plateau with config.split.fractions that leave nothing "
+            "to validation; allowed: another schedule, or a share for validation."
+        )
+    if config.data.seed and config.data.dataset != "synthetic_plankton":
+        problems.append(
+            f"config.data.seed: found {config.data.seed}; allowed: 0, as only synthetic_plankton "
+            "is drawn. The seed of a run is config.seed."
+        )
+    return problems
+
+
+def _fraction_problems(fractions: tuple[float, ...]) -> list[str]:
+    """What is wrong with the shares of train, validation and test."""
+    if len(fractions) != 3 or min(fractions, default=0) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        return [
+            f"config.split.fractions: found {tuple(fractions)}; allowed: three numbers of 0 or "
+            "more that add up to 1 (train, validation, test)."
+        ]
+    if fractions[0] == 0:
+        return ["config.split.fractions: train has no share; allowed: more than 0 for the first."]
+    return []
