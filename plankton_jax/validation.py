@@ -1,4 +1,4 @@
-"""What may be wrong with a configuration, each setting alone and all together. Pure; nothing heavy."""
+"""What may be wrong with a configuration, each setting alone and all together. Pure and light."""
 
 import dataclasses
 import math
