@@ -77,14 +77,14 @@ def _with_file(workspace, file, name):
 def test_functions_of_a_configuration_file_train_resume_and_evaluate(workspace):
     file = workspace / "mine.py"
     file.write_text(FUNCTIONS)
-    run("train", *_with_file(workspace, file, "whole"))
+    _run_without_heavy_imports(_with_file(workspace, file, "whole"))
     arguments = _with_file(workspace, file, "killed")
     process = subprocess.Popen(
         command("train", *arguments), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
     )
     folder = workspace / "killed" / "checkpoints"
-    while process.poll() is None and not list(folder.glob("[0-9]*")):
-        time.sleep(0.01)
+    while process.poll() is None and not any(p.name.isdigit() for p in folder.glob("*")):
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert "going on from step" in run("train", *arguments).stderr
@@ -99,16 +99,29 @@ def test_functions_of_a_configuration_file_train_resume_and_evaluate(workspace):
     run("train", "--config", workspace / "killed" / "config.json", *arguments[2:4])
 
 
+def _run_without_heavy_imports(arguments):
+    """Trains and checks that nothing has imported TensorFlow, torch or Keras."""
+    script = (
+        "import sys; from plankton_jax import train; train.main(sys.argv[1:]); "
+        "sys.exit(len({'tensorflow', 'torch', 'keras'} & set(sys.modules)))"
+    )
+    command_line = [sys.executable, "-c", script, *map(str, arguments)]
+    subprocess.run(command_line, cwd=ROOT, env=environment(), check=True)
+
+
 RUNS = {
-    "frozen": ("--config.model.freeze_backbone=true", "--config.optim.name=sgd"),
-    "bfloat16": ("--config.train.precision=bfloat16", "--config.sampling.name=weighted"),
+    "frozen": (
+        "--config.model.freeze_backbone=true",
+        "--config.optim.name=sgd",
+        "--config.sampling.name=weighted",
+    ),
     "plateau": (
         "--config.optim.schedule=plateau",
         "--config.optim.plateau_patience=0",
         "--config.optim.plateau_threshold=10",
-        "--config.optim.plateau_monitor=level1/log_loss",
+        "--config.optim.plateau_monitor=relevance/log_loss",
         "--config.optim.plateau_mode=min",
-        "--config.checkpoint.monitor=level2/macro_f1",
+        "--config.checkpoint.monitor=group/macro_f1",
         "--config.train.epochs=4",
     ),
     "measured": (
@@ -118,7 +131,11 @@ RUNS = {
         "--config.model.drop_rate=0.1",
         "--config.optim.gradient_clip=1.0",
     ),
-    "transformer": ("--config.model.name=test_vit", "--config.data.image_size=32"),
+    "transformer": (
+        "--config.model.name=test_vit",
+        "--config.data.image_size=32",
+        "--config.train.precision=bfloat16",
+    ),
 }
 
 
@@ -129,23 +146,12 @@ def test_settings_do_what_they_say_in_a_whole_run(workspace, name):
     lines = [line for line in map(json.loads, lines) if line["kind"] == "train"]
     assert lines[-1]["loss"] < lines[0]["loss"]
     rates = [line["learning_rate"] for line in lines]
-    if name == "plateau":  # no gain is ever enough: a tenth after each validation but the first
-        assert rates[-1] == pytest.approx(rates[0] * 0.01, rel=0.5) or rates[-1] < rates[0] / 50
-    views = ("--views", "4") if name == "measured" else ()
+    if name == "plateau":  # no gain is ever enough: a tenth at the second and third validation
+        assert rates[-1] == pytest.approx(0.01 * max(rates), rel=1e-4)
+    views = ("--views", "2") if name == "measured" else ()
     printed = json.loads(run("evaluate", "--run", workspace / name, *views, "--json").stdout)
-    assert printed.get("views", 1) == (4 if views else 1)
+    assert printed.get("views", 1) == (2 if views else 1)
     assert all(math.isfinite(level["log_loss"]) for level in printed["levels"])
-
-
-def test_training_imports_neither_tensorflow_nor_torch(workspace):
-    script = (
-        "import sys; from plankton_jax import train; train.main(sys.argv[1:]); "
-        "sys.exit(len({'tensorflow', 'torch', 'keras'} & set(sys.modules)))"
-    )
-    arguments = map(str, train_arguments(workspace, "imports"))
-    subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, env=environment(), check=True
-    )
 
 
 def test_initial_weights_start_a_run_and_are_not_needed_afterwards(workspace):

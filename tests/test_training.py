@@ -86,7 +86,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(workspace, number):
     name = f"signal{number.value}"
     arguments = train_arguments(workspace, name, "--config.checkpoint.every_steps=1000")
     process = _start(arguments)
-    while process.poll() is None and not (workspace / name / "checkpoints").exists():
+    while process.poll() is None and not (workspace / name / "metrics.jsonl").exists():
         time.sleep(0.01)
     process.send_signal(number)
     _, told = process.communicate()
@@ -109,7 +109,7 @@ def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(workspace):
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and not (workspace / "terminal" / "checkpoints").exists():
+    while process.poll() is None and not (workspace / "terminal" / "metrics.jsonl").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate()
