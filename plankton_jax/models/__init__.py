@@ -5,6 +5,7 @@ that `apply` runs under `jax.jit`. Pure: no files, no globals but the table of n
 """
 
 from plankton_jax.models import convnet as _convnet
+from plankton_jax.models import swin as _swin
 from plankton_jax.models import vit as _vit
 from plankton_jax.models._registry import ModelEntry, ModelInfo, get_info, list_models, register
 from plankton_jax.models.classifier import Classifier, create_model
@@ -35,4 +36,4 @@ __all__ = [
     "unflatten_paths",
 ]
 
-del _convnet, _vit
+del _convnet, _swin, _vit

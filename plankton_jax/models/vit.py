@@ -1,12 +1,12 @@
-"""ViT (Dosovitskiy et al. 2021) and DeiT (Touvron et al. 2021), in timm's naming and arithmetic.
+"""ViT (Dosovitskiy et al. 2021) and its kin, in timm's naming and arithmetic.
 
+Its kin: DeiT (Touvron et al. 2021), DeiT III (Touvron et al. 2022) and DINOv2 (Oquab et al. 2023).
 Each block is pre-norm; GELU is exact; layer norm has epsilon 1e-6. The matrix products run in the
 compute dtype, softmax and layer norm statistics in float32.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -18,13 +18,19 @@ from jaxtyping import Array, Float
 from plankton_jax.errors import UserError
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
-from plankton_jax.models.initialisers import normal, uniform
+from plankton_jax.models.initialisers import normal
 from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.transformer import (
+    LayerScale,
+    Mlp,
+    PatchEmbed,
+    check_image_size,
+    check_images,
+    weight_init,
+)
 
 EPSILON = 1e-6
-# timm truncates at 2, a hundred standard deviations away: a plain normal distribution.
-_weight_init = normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,8 @@ class VitConfig:
       mlp_ratio: hidden width of a block's MLP, in widths.
       distilled: whether a distillation token follows the class token.
       pool: "token" reads the class token, "mean" the mean of the patch tokens.
+      layer_scale: initial factor of each residual branch; None: branches are not scaled.
+      embed_prefix: whether the class and distillation tokens have position embeddings.
     """
 
     width: int
@@ -46,30 +54,8 @@ class VitConfig:
     mlp_ratio: float = 4.0
     distilled: bool = False
     pool: str = "token"
-
-
-class PatchEmbed(nnx.Module):
-    """Cuts the image into patches and projects each to a token."""
-
-    def __init__(
-        self, patch: int, in_channels: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        # PyTorch's initialisation of a convolution, which timm leaves as it is.
-        init = uniform(1.0 / math.sqrt(patch * patch * in_channels))
-        shape = (patch, patch, in_channels, width)
-        self.kernel = nnx.Param(init(rngs.params(), shape))
-        self.bias = nnx.Param(init(rngs.params(), (width,)))
-        self.dtype = dtype
-
-    def __call__(self, images: Float[Array, "b height width c"]) -> Float[Array, "b h w d"]:
-        # A convolution whose stride is its size is one matrix product, which is quicker.
-        kernel = self.kernel[...].astype(self.dtype)
-        batch, height, width, channels = images.shape
-        patch = kernel.shape[0]
-        grid = (batch, height // patch, patch, width // patch, patch, channels)
-        patches = images.astype(self.dtype).reshape(grid)
-        tokens = jnp.einsum("bhiwjc,ijcd->bhwd", patches, kernel)
-        return tokens + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+    layer_scale: float | None = None
+    embed_prefix: bool = True
 
 
 def attend(
@@ -86,7 +72,7 @@ class Attention(nnx.Module):
     """Self-attention with one fused projection to queries, keys and values."""
 
     def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, kernel_init=_weight_init, dtype=dtype, rngs=rngs)
+        linear = functools.partial(nnx.Linear, kernel_init=weight_init, dtype=dtype, rngs=rngs)
         self.qkv = linear(width, 3 * width)
         self.proj = linear(width, width)
         self.heads = heads
@@ -96,18 +82,6 @@ class Attention(nnx.Module):
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
         attended = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return self.proj(attended.reshape(batch, length, width))
-
-
-class Mlp(nnx.Module):
-    """Two linear layers with an exact GELU between."""
-
-    def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, kernel_init=_weight_init, dtype=dtype, rngs=rngs)
-        self.fc1 = linear(width, hidden)
-        self.fc2 = linear(hidden, width)
-
-    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
 
 
 class Block(nnx.Module):
@@ -122,14 +96,21 @@ class Block(nnx.Module):
         self.attn = Attention(width, config.heads, dtype=dtype, rngs=rngs)
         self.norm2 = LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(width, hidden, dtype=dtype, rngs=rngs)
+        initial = config.layer_scale
+        self.ls1 = None if initial is None else LayerScale(width, initial)
+        self.ls2 = None if initial is None else LayerScale(width, initial)
         self.drop_path_rate = drop_path_rate
 
     def __call__(
         self, x: Float[Array, "b n d"], *, key: jax.Array | None = None
     ) -> Float[Array, "b n d"]:
         attended = self.attn(self.norm1(x))
+        if self.ls1 is not None:
+            attended = self.ls1(attended)
         x = x + drop_path(attended, self.drop_path_rate, fold_in_name(key, "attn"))
         hidden = self.mlp(self.norm2(x))
+        if self.ls2 is not None:
+            hidden = self.ls2(hidden)
         return x + drop_path(hidden, self.drop_path_rate, fold_in_name(key, "mlp"))
 
 
@@ -155,6 +136,7 @@ class VisionTransformer(nnx.Module):
     ):
         width = config.width
         self.config = config
+        self.image_size = image_size
         self.grid = image_size // config.patch_size
         self.num_prefix_tokens = 2 if config.distilled else 1
         self.feature_dim = width
@@ -164,9 +146,9 @@ class VisionTransformer(nnx.Module):
         self.patch_embed = PatchEmbed(config.patch_size, in_channels, width, dtype=dtype, rngs=rngs)
         self.cls_token = nnx.Param(normal(1e-6)(rngs.params(), (1, 1, width)))
         if config.distilled:
-            self.dist_token = nnx.Param(_weight_init(rngs.params(), (1, 1, width)))
-        length = self.num_prefix_tokens + self.grid**2
-        self.pos_embed = nnx.Param(_weight_init(rngs.params(), (1, length, width)))
+            self.dist_token = nnx.Param(weight_init(rngs.params(), (1, 1, width)))
+        length = self.grid**2 + (self.num_prefix_tokens if config.embed_prefix else 0)
+        self.pos_embed = nnx.Param(weight_init(rngs.params(), (1, length, width)))
         rates = drop_path_rates(drop_path_rate, config.depth)
         self.blocks = nnx.List([Block(config, rate, dtype=dtype, rngs=rngs) for rate in rates])
         # float32 in every precision: the head and saved embeddings read what comes out of it.
@@ -184,7 +166,12 @@ class VisionTransformer(nnx.Module):
         key: jax.Array | None = None,
         indices: Sequence[int] | None = None,
     ) -> Features:
-        """Features of square images of the size the network was built for."""
+        """Features of square images of the size the network was built for.
+
+        Raises:
+          UserError: images of another size, or an index outside the blocks.
+        """
+        check_images(images, self.image_size)
         x = self.embed(images)
         stages = []
         for number, block in enumerate(self.blocks):
@@ -202,13 +189,17 @@ class VisionTransformer(nnx.Module):
         """Prefix and patch tokens with their position embeddings."""
         patches = self.patch_embed(images)
         batch, _, _, width = patches.shape
+        patches = patches.reshape(batch, -1, width)
+        positions = self.pos_embed[...].astype(patches.dtype)
+        if not self.config.embed_prefix:
+            patches = patches + positions
         prefix = [self.cls_token] + ([self.dist_token] if self.distilled else [])
         parts = [
             jnp.broadcast_to(token[...].astype(patches.dtype), (batch, 1, width))
             for token in prefix
         ]
-        tokens = jnp.concatenate([*parts, patches.reshape(batch, -1, width)], axis=1)
-        return tokens + self.pos_embed[...].astype(patches.dtype)
+        tokens = jnp.concatenate([*parts, patches], axis=1)
+        return tokens + positions if self.config.embed_prefix else tokens
 
     def _map(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b h w d"]:
         """The patch tokens in their places."""
@@ -223,13 +214,7 @@ def build(config: VitConfig, *, image_size: int, pool: str | None, **options) ->
       UserError: an image size that is no multiple of the patch size, or mean pooling of a
         distilled network, whose second head reads the distillation token.
     """
-    patch = config.patch_size
-    if image_size < patch or image_size % patch:
-        down = max(image_size // patch, 1) * patch
-        raise UserError(
-            f"config.data.image_size: found {image_size}; allowed: a multiple of the patch size "
-            f"{patch}, such as {down} or {down + patch}."
-        )
+    check_image_size(image_size, config.patch_size)
     if config.distilled and pool == "mean":
         raise UserError(
             'config.model.pool: found "mean"; a distilled network reads its two tokens; '
@@ -244,6 +229,7 @@ _SMALL = VitConfig(width=384, heads=6)
 _BASE = VitConfig(width=768, heads=12)
 _LARGE = VitConfig(width=1024, heads=16, depth=24)
 _IN21K = "augreg_in21k_ft_in1k"
+_DEIT3 = {"layer_scale": 1e-6, "embed_prefix": False}
 
 
 def _vit(name: str, size: int, config: VitConfig, tag: str = _IN21K, **info) -> ModelEntry:
@@ -252,9 +238,16 @@ def _vit(name: str, size: int, config: VitConfig, tag: str = _IN21K, **info) -> 
     return ModelEntry(record, functools.partial(build, config))
 
 
-def _deit(name: str, config: VitConfig) -> ModelEntry:
-    """A network of the DeiT paper."""
+def _deit(name: str, config: VitConfig, **changes) -> ModelEntry:
+    """A network of the DeiT papers."""
     record = ModelInfo(name, "vit", 224, timm_name=f"{name}.fb_in1k")
+    return ModelEntry(record, functools.partial(build, dataclasses.replace(config, **changes)))
+
+
+def _dinov2(name: str, config: VitConfig) -> ModelEntry:
+    """A network of the DINOv2 paper, whose public weights have no head."""
+    config = dataclasses.replace(config, patch_size=14, layer_scale=1e-5)
+    record = ModelInfo(name, "vit", 518, crop=1.0, timm_name=f"{name}.lvd142m")
     return ModelEntry(record, functools.partial(build, config))
 
 
@@ -273,7 +266,13 @@ register(
     _deit("deit_tiny_patch16_224", _TINY),
     _deit("deit_small_patch16_224", _SMALL),
     _deit("deit_base_patch16_224", _BASE),
-    _deit("deit_tiny_distilled_patch16_224", dataclasses.replace(_TINY, distilled=True)),
-    _deit("deit_small_distilled_patch16_224", dataclasses.replace(_SMALL, distilled=True)),
-    _deit("deit_base_distilled_patch16_224", dataclasses.replace(_BASE, distilled=True)),
+    _deit("deit_tiny_distilled_patch16_224", _TINY, distilled=True),
+    _deit("deit_small_distilled_patch16_224", _SMALL, distilled=True),
+    _deit("deit_base_distilled_patch16_224", _BASE, distilled=True),
+    _deit("deit3_small_patch16_224", _SMALL, **_DEIT3),
+    _deit("deit3_base_patch16_224", _BASE, **_DEIT3),
+    _deit("deit3_large_patch16_224", _LARGE, **_DEIT3),
+    _dinov2("vit_small_patch14_dinov2", _SMALL),
+    _dinov2("vit_base_patch14_dinov2", _BASE),
+    _dinov2("vit_large_patch14_dinov2", _LARGE),
 )

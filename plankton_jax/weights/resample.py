@@ -1,4 +1,4 @@
-"""Bicubic resizing of position embeddings, as timm does it, in NumPy."""
+"""Resizing of position embeddings and relative position biases, as timm does it, in NumPy."""
 
 import math
 
@@ -39,3 +39,40 @@ def _cubic_weights(old: int, new: int) -> Float[np.ndarray, "new old"]:
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resize_relative_table(
+    table: Float[np.ndarray, "old h"], window: int
+) -> Float[np.ndarray, "new h"]:
+    """A table of relative position biases of a square window at another size.
+
+    Equal to timm's `resize_rel_pos_bias_table`, after BEiT (Bao et al. 2021): the old values sit at
+    distances that grow geometrically from the centre, and the new ones are interpolated linearly
+    between them. `old` must be the square of an odd number.
+    """
+    old, new = math.isqrt(table.shape[0]), 2 * window - 1
+    if old == new:
+        return table
+    targets = np.arange(-(window - 1), window)
+    positions = _geometric_positions(old // 2, window - 1)
+    weights = np.stack([np.interp(targets, positions, unit) for unit in np.eye(old)], axis=1)
+    grid = table.reshape(old, old, -1).astype(np.float64)
+    resized = np.einsum("yh,xw,hwd->yxd", weights, weights, grid, optimize=True)
+    return resized.reshape(new**2, -1).astype(table.dtype)
+
+
+def _geometric_positions(steps: int, reach: int) -> Float[np.ndarray, " positions"]:
+    """0 and, on both sides of it, `steps` distances 1, 1 + q, 1 + q + q^2, ... of about `reach`.
+
+    q is found by bisection between 1.01 and 1.5, to one millionth.
+    """
+    low, high = 1.01, 1.5
+    q = low
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        if (1 - q**steps) / (1 - q) > reach:
+            high = q
+        else:
+            low = q
+    distances = np.cumsum(q ** np.arange(steps))
+    return np.concatenate([-distances[::-1], [0.0], distances])

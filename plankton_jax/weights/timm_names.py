@@ -17,7 +17,7 @@ import numpy as np
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import Classifier, flatten_paths, split_model, unflatten_paths
 from plankton_jax.weights.families import FAMILIES
-from plankton_jax.weights.resample import resize_position_embedding
+from plankton_jax.weights.resample import resize_position_embedding, resize_relative_table
 from plankton_jax.weights.rules import Rule
 
 PyTree = dict[str, Any]
@@ -45,10 +45,20 @@ def _input_convolution(value: np.ndarray, shape: tuple[int, ...], backbone: Any)
 
 def _position_embedding(value: np.ndarray, shape: tuple[int, ...], backbone: Any) -> np.ndarray:
     """Position embeddings at the network's grid; left alone where the grid is no square."""
-    patches = value.shape[1] - backbone.num_prefix_tokens
+    prefix = shape[1] - backbone.grid**2
+    patches = value.shape[1] - prefix
     if value.shape == shape or patches < 1 or math.isqrt(patches) ** 2 != patches:
         return value
-    return resize_position_embedding(value, backbone.grid, backbone.num_prefix_tokens)
+    return resize_position_embedding(value, backbone.grid, prefix)
+
+
+def _relative_position_table(value: np.ndarray, shape: tuple[int, ...], backbone: Any):
+    """Relative position biases at the network's window; left alone where theirs is no square."""
+    del backbone
+    span = math.isqrt(value.shape[0])
+    if value.shape == shape or span**2 != value.shape[0] or span % 2 == 0:
+        return value
+    return resize_relative_table(value, (math.isqrt(shape[0]) + 1) // 2)
 
 
 TRANSFORMS = {
@@ -59,6 +69,7 @@ TRANSFORMS = {
     ),
     "input_convolution": Transform(_input_convolution, lambda value: value.transpose(3, 2, 0, 1)),
     "position_embedding": Transform(_position_embedding, lambda value: value),
+    "relative_position_table": Transform(_relative_position_table, lambda value: value),
 }
 
 
@@ -67,7 +78,8 @@ def from_timm(
 ) -> tuple[PyTree, PyTree]:
     """The (params, model_state) of `model` with the values of a timm state dict, as NumPy arrays.
 
-    Position embeddings are resized to the network's grid, and a first layer for three channels is
+    Position embeddings and relative position biases are resized to the network's grid and windows,
+    and a first layer for three channels is
     summed for a network of one.
 
     Args:

@@ -42,6 +42,8 @@ class VitVariant:
             "depth": self.config.depth,
             "num_heads": self.config.heads,
             "mlp_ratio": self.config.mlp_ratio,
+            "init_values": self.config.layer_scale,
+            "no_embed_class": not self.config.embed_prefix,
         }
 
 
@@ -53,5 +55,9 @@ VIT_VARIANTS = {
     "mean_pool": VitVariant(dataclasses.replace(_SMALL, pool="mean"), in_channels=1),
     "distilled": VitVariant(dataclasses.replace(_SMALL, distilled=True)),
     "enlarged": VitVariant(_SMALL, image_size=48),
+    "layer_scale": VitVariant(dataclasses.replace(_SMALL, layer_scale=1e-5), weights_size=40),
+    "bare_prefix": VitVariant(
+        dataclasses.replace(_SMALL, layer_scale=1e-6, embed_prefix=False), image_size=48
+    ),
     "shrunk": VitVariant(dataclasses.replace(_SMALL, mlp_ratio=3.0), weights_size=72),
 }

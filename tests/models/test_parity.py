@@ -10,6 +10,7 @@ pytestmark = pytest.mark.parity
 timm_support = pytest.importorskip("timm_support", reason="torch and timm are not installed")
 from golden.cases import (  # noqa: E402
     FAMILIES,
+    Case,
     assert_equal_features,
     relative,
     relative_norm,
@@ -20,6 +21,7 @@ from timm_support import timm, torch  # noqa: E402
 
 from plankton_jax.models import create_model, get_info, list_models, split_model  # noqa: E402
 
+WHOLE = ("swin_s3_tiny_224",)
 NAMES = [name for name in list_models() if get_info(name).family in FAMILIES]
 
 
@@ -40,6 +42,12 @@ def _compare(case, seed):
 def test_at_reduced_depth_equal_to_timm(name):
     module = importlib.import_module(f"golden.{get_info(name).family}_cases")
     _compare(module.reduced(name), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_whole_network_equals_timms(name):
+    _compare(Case(name, {}, name, get_info(name).image_size, batch=2), name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -99,15 +99,35 @@ PUBLISHED = {
     "deit_tiny_distilled_patch16_224": 5.91,
     "deit_small_distilled_patch16_224": 22.44,
     "deit_base_distilled_patch16_224": 87.34,
+    "deit3_small_patch16_224": 22.06,
+    "deit3_base_patch16_224": 86.59,
+    "deit3_large_patch16_224": 304.37,
     "test_vit": 0.37,
 }
+# Published without a head.
+PUBLISHED_BACKBONES = {
+    "vit_small_patch14_dinov2": 22.06,
+    "vit_base_patch14_dinov2": 86.58,
+    "vit_large_patch14_dinov2": 304.37,
+}
+
+
+def _millions(name, part=None):
+    """Parameters of the classifier for 1000 classes, or of a part of it."""
+    model = nnx.eval_shape(lambda: create_model(name, 1000, key=jax.random.key(0)))
+    params = split_model(model)[1]
+    leaves = jax.tree.leaves(params[part] if part else params)
+    return round(sum(leaf.size for leaf in leaves) / 1e6, 2)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_count_is_the_published_one(name):
-    model = nnx.eval_shape(lambda: create_model(name, 1000, key=jax.random.key(0)))
-    sizes = [leaf.size for leaf in jax.tree.leaves(split_model(model)[1])]
-    assert round(sum(sizes) / 1e6, 2) == PUBLISHED[name]
+    assert _millions(name) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_BACKBONES)
+def test_parameter_count_without_head_is_the_published_one(name):
+    assert _millions(name, "backbone") == PUBLISHED_BACKBONES[name]
 
 
 def test_initial_values_have_timms_scales():
@@ -122,6 +142,18 @@ def test_initial_values_have_timms_scales():
             assert np.std(value) == pytest.approx(0.02, rel=0.1), path
     assert np.abs(flat["backbone/patch_embed/kernel"]).max() <= 1 / np.sqrt(4 * 4 * 3)
     assert np.abs(flat["backbone/cls_token"]).max() < 1e-5
+
+
+def test_layer_scale_starts_small_and_prefix_tokens_may_go_without_position():
+    config = dataclasses.replace(CONFIG, layer_scale=1e-5, embed_prefix=False)
+    model = functools.partial(build, config)(
+        image_size=16, pool=None, in_channels=3, rngs=nnx.Rngs(params=0)
+    )
+    assert model.pos_embed.shape == (1, 16, 24)
+    np.testing.assert_array_equal(model.blocks[1].ls2.gamma[...], np.full(24, 1e-5, np.float32))
+    np.testing.assert_array_equal(
+        model.embed(IMAGES)[:, 0], jnp.broadcast_to(model.cls_token[0], (6, 24))
+    )
 
 
 @functools.cache
@@ -230,6 +262,12 @@ def test_no_key_and_rate_zero_change_nothing():
 def test_a_size_that_patches_do_not_divide_is_refused(size):
     with pytest.raises(UserError, match="config.data.image_size.*multiple of the patch size 4"):
         TINY(image_size=size, pool=None)
+
+
+def test_images_of_another_size_are_refused():
+    model = create_model(TINY, 5, image_size=16, key=jax.random.key(0))
+    with pytest.raises(UserError, match="config.data.image_size.*built for 16 x 16.*20 x 20"):
+        model(np.zeros((1, 20, 20, 3), np.float32))
 
 
 def test_mean_pooling_of_a_distilled_network_is_refused():

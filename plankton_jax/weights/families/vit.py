@@ -14,8 +14,14 @@ RULES = (
     *linear("blocks.{block}.attn.qkv", "backbone/blocks/{block}/attn/qkv"),
     *linear("blocks.{block}.attn.proj", "backbone/blocks/{block}/attn/proj"),
     *norm("blocks.{block}.norm2", "backbone/blocks/{block}/norm2"),
+    Rule("blocks.{block}.ls1.gamma", "backbone/blocks/{block}/ls1/gamma"),
     *linear("blocks.{block}.mlp.fc1", "backbone/blocks/{block}/mlp/fc1"),
     *linear("blocks.{block}.mlp.fc2", "backbone/blocks/{block}/mlp/fc2"),
+    Rule("blocks.{block}.ls2.gamma", "backbone/blocks/{block}/ls2/gamma"),
+    # The names in the files of DeiT III's and DINOv2's own authors.
+    Rule("blocks.{block}.gamma_1", "backbone/blocks/{block}/ls1/gamma"),
+    Rule("blocks.{block}.gamma_2", "backbone/blocks/{block}/ls2/gamma"),
+    Rule("mask_token", ""),
     *norm("norm", "backbone/norm"),
     *norm("fc_norm", "backbone/fc_norm"),
     # Weights of the one pooling may start a network of the other.
