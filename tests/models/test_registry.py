@@ -151,10 +151,10 @@ def test_plain_dicts_run_as_the_module_does_and_carry_the_state():
 
 
 def test_measurements_reach_the_head_and_start_without_effect():
-    options = {"image_size": 16, "in_channels": 1, "key": jax.random.key(0)}
-    plain = create_model("plankton_cnn_tiny", 3, **options)
-    measured = create_model("plankton_cnn_tiny", 3, num_measurements=2, **options)
-    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 1))
+    options = {"image_size": 4, "in_channels": 1, "key": jax.random.key(0)}
+    plain = create_model(Pixels, 3, **options)
+    measured = create_model(Pixels, 3, num_measurements=2, **options)
+    images = jax.random.normal(jax.random.key(1), (4, 4, 4, 1))
     numbers = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, -1.0]])
     np.testing.assert_array_equal(measured(images, measurements=numbers)[0], plain(images)[0])
     graph, params, state = split_model(measured)
