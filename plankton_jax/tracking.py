@@ -60,7 +60,9 @@ class EventsFile:
 
     def __init__(self, folder: pathlib.Path, resume_step: int):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto.event_pb2 import (
+            SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+        )
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
@@ -80,7 +82,9 @@ class EventsFile:
         self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import (
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+        )
 
         self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
