@@ -40,5 +40,5 @@ def get_config(arg: str | None = None) -> Config:
     config.checkpoint.mode = "min"
     if arg == "small":
         config.data.image_size = 64
-        config.train.epochs = 18
+        config.train.epochs = 15
     return config
