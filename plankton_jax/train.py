@@ -15,8 +15,15 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from plankton_jax.command import command_parser, display_name, read_config, run_command
+from plankton_jax.command import (
+    command_parser,
+    config_hash,
+    display_name,
+    read_config,
+    run_command,
+)
 from plankton_jax.config import Config
+from plankton_jax.errors import UserError
 
 if TYPE_CHECKING:
     from plankton_jax.checkpoints import Checkpoints
@@ -98,6 +105,7 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
             window, start = None, 0
             if checkpoints.steps:
                 state, record, problems = checkpoints.restore_newest(training.state)
+                _refuse_other_run(record, config, workdir)
                 window, start = record["window"], record["step"]
                 for problem in problems:
                     print(f"warning: {problem} Going on from step {start}.", file=sys.stderr)
@@ -115,6 +123,27 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
                     else f"done: {workdir} (best step {checkpoints.best})"
                 )
     return stop.status
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What a checkpoint says of the run it belongs to."""
+    import jax
+
+    return {
+        "config_hash": config_hash(config, results_only=True),
+        "process_count": jax.process_count(),
+        "worker_count": config.data.worker_count,
+    }
+
+
+def _refuse_other_run(record: dict[str, Any], config: Config, workdir: pathlib.Path) -> None:
+    """Refuses a checkpoint that other settings made, as when one was copied into the run."""
+    if record["config_hash"] != config_hash(config, results_only=True):
+        raise UserError(
+            f"--workdir {workdir}: its checkpoint of step {record['step']} was made with other "
+            "settings than config.json holds. Put the run's own checkpoints back, or choose "
+            "another workdir."
+        )
 
 
 def _note(text: str) -> None:
@@ -235,7 +264,9 @@ def _loop(
                     state = _with_plateau(state, plateau)
             if saves:
                 with console.not_counted():
-                    checkpoints.save(step, state, {"metrics": metrics, "window": sums})
+                    checkpoints.save(
+                        step, state, {"metrics": metrics, "window": sums, **_identity(config)}
+                    )
             # -------------------------------------------------------------------- the next batch
             if last or (stop.signal and saves):
                 return

@@ -7,17 +7,8 @@ import typing
 from typing import Any
 
 from plankton_jax.config import LOSSES, MEASUREMENTS, METRICS, SCHEDULES, Config, walk
-from plankton_jax.errors import near_miss, raise_all
+from plankton_jax.errors import near_miss
 from plankton_jax.names import BACKBONES, HEADS
-
-
-def validate(config: Config) -> None:
-    """Checks every setting and how settings fit together.
-
-    Raises:
-      UserError: with one line for every setting that is wrong.
-    """
-    raise_all(unknown_fields(config) + all_problems(config))
 
 
 def all_problems(config: Config) -> list[str]:

@@ -174,6 +174,14 @@ def test_other_settings_are_refused_by_name(workspace):
     assert "config.seed=0, now it is 9" in told
 
 
+def test_a_checkpoint_of_other_settings_is_refused(workspace):
+    workdir = _copied(workspace, "mixed")
+    for record in (workdir / "checkpoints").glob("*/record/metadata"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"config_hash": "other"}))
+    told = run("train", *train_arguments(workspace, "mixed"), status=2).stderr
+    assert "was made with other settings" in told
+
+
 def test_settings_that_cannot_change_a_result_may_differ(workspace):
     overrides = ("--config.logging.every_steps=3", "--config.data.threads=1")
     run("train", *train_arguments(workspace, "whole", *overrides))
