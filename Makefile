@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 BIN := $(VENV)/bin
+# A test file is run by one worker, so that what its tests share is made once.
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
 .PHONY: install demo test lint bench parity clean
@@ -22,8 +24,8 @@ demo: install
 	$(BIN)/python -m plankton_jax.evaluate --run $(RUN) --split test
 
 test: install
-	$(BIN)/python -m pytest -m "not parity and not slow and not multihost"
-	$(BIN)/python -m pytest -m "(slow or multihost) and not parity"
+	$(BIN)/python -m pytest $(WORKERS) -m "not parity and not slow and not multihost"
+	$(BIN)/python -m pytest $(WORKERS) -m "(slow or multihost) and not parity"
 
 lint: install
 	$(BIN)/ruff check .

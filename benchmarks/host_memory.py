@@ -22,41 +22,17 @@ BATCH, STEPS, TURNS = 64, 40, 3
 def measure(name: str, side: int) -> float:
     """Images a second of this process."""
     import jax
-    import jax.numpy as jnp
-    import numpy as np
+    from _training import make_batch, make_training
 
-    from plankton_jax import losses, models, optim, train
+    from plankton_jax import train
     from plankton_jax.config import Config
-    from plankton_jax.experiment import Network, initial_state
-    from plankton_jax.train_step import make_train_step
 
     config = Config()
-    model = models.create_model(name, 100, image_size=side, in_channels=1, key=jax.random.key(0))
-    graph, params, model_state = models.split_model(model)
-
-    def apply(params, model_state, images, measurements, *, train, key):
-        del measurements
-        return models.apply(graph, params, model_state, images, train=train, key=key)
-
-    network = Network(params, model_state, apply, apply, (0.5,), (0.2,))
-    optimizer = optim.make_optimizer(config.optim, params, lambda step: 1e-3)
-    step = make_train_step(
-        apply,
-        losses.make_loss(config.loss),
-        optimizer,
-        jnp.arange(100)[None],
-        optim.trainable(config.optim, params),
-        mean=network.mean,
-        std=network.std,
-    )
+    config.model.name, config.data.image_size = name, side
+    step, state = make_training(config, 100)
     run = jax.jit(train.accumulating(step), donate_argnums=(0, 1))
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 1), dtype=np.uint8)
-    batch = {
-        "image": jnp.asarray(images),
-        "measurements": jnp.zeros((BATCH, 0), jnp.float32),
-        "leaf": jnp.zeros(BATCH, jnp.int32),
-    }
-    held = [initial_state(config, network, optimizer), train.device_window(None)]
+    batch = make_batch(BATCH, side)
+    held = [state, train.device_window(None)]
     for _ in range(3):
         held[:] = run(*held, batch)
     jax.block_until_ready(held)

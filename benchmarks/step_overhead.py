@@ -14,66 +14,21 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from _results import row, versions, write_results
+from _training import make_batch, make_model, make_training
 from flax import nnx
 
-from plankton_jax import losses, models, optim, train
+from plankton_jax import losses, train
 from plankton_jax.command import read_config
-from plankton_jax.experiment import Network, initial_state
-from plankton_jax.train_step import make_train_step
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py"
 CLASSES, STEPS, REPEATS = 28, 200, 7
 
 
-def _batch(size: int, side: int) -> dict[str, jax.Array]:
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (size, side, side, 1), dtype=np.uint8)
-    return {
-        "image": jnp.asarray(images),
-        "measurements": jnp.zeros((size, 0), jnp.float32),
-        "leaf": jnp.zeros(size, jnp.int32),
-    }
-
-
-def _model(config):
-    return models.create_model(
-        config.model.name,
-        CLASSES,
-        image_size=config.data.image_size,
-        in_channels=1,
-        key=jax.random.key(0),
-    )
-
-
-def _training(config):
-    """The quickstart's step and its initial state."""
-    graph, params, model_state = models.split_model(_model(config))
-
-    def apply(params, model_state, images, measurements, *, train, key):
-        del measurements
-        return models.apply(graph, params, model_state, images, train=train, key=key)
-
-    network = Network(params, model_state, apply, apply, (0.5,), (0.2,))
-    optimizer = optim.make_optimizer(config.optim, params, lambda step: 1e-3)
-    step = make_train_step(
-        apply,
-        losses.make_loss(config.loss),
-        optimizer,
-        jnp.arange(CLASSES)[None],
-        optim.trainable(config.optim, params),
-        mean=network.mean,
-        std=network.std,
-        ema_decay=config.train.ema_decay,
-    )
-    return step, initial_state(config, network, optimizer)
-
-
 def ours(config, batch):
     """Seconds a step of the training loop's own body; returns a function that measures once."""
-    step, state = _training(config)
+    step, state = make_training(config, CLASSES)
     run = jax.jit(train.accumulating(step), donate_argnums=(0, 1))
     held = [state, train.device_window(None)]
 
@@ -89,7 +44,7 @@ def ours(config, batch):
 
 def peer(config, batch):
     """The same with `nnx.jit` on module and optimiser, as Flax's own tutorial does it."""
-    model = _model(config)
+    model = make_model(config, CLASSES)
     optimizer = nnx.Optimizer(model, optax.adamw(1e-3), wrt=nnx.Param)
 
     @nnx.jit
@@ -115,7 +70,7 @@ def peer(config, batch):
 
 def device_time(config, batch) -> float:
     """Seconds a step that the device needs, from one compiled call that loops over the step."""
-    step, state = _training(config)
+    step, state = make_training(config, CLASSES)
     count = 50
     looped = jax.jit(
         lambda state, batch: jax.lax.fori_loop(0, count, lambda _, s: step(s, batch)[0], state)
@@ -132,7 +87,7 @@ def device_time(config, batch) -> float:
 def main() -> None:
     """Measures both in turn and writes the result."""
     config = read_config(str(CONFIG), [])
-    batch = _batch(1, 8 * 2)
+    batch = make_batch(1, 16)
     config.data.image_size = 16
     run_ours, run_peer = ours(config, batch), peer(config, batch)
     run_ours(), run_peer()  # compile

@@ -26,6 +26,18 @@ def environment() -> dict[str, str]:
     return kept | {"JAX_PLATFORMS": "cpu"}
 
 
+def start(arguments: list[object]) -> subprocess.Popen[str]:
+    """Starts a training; its standard error can be read."""
+    return subprocess.Popen(
+        command("train", *arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def run(name: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end and checks its exit status."""
     result = subprocess.run(
