@@ -182,12 +182,16 @@ class BatchNorm(nnx.Module):
     `running = momentum * running + (1 - momentum) * batch` (torch's momentum .1 is .9 here).
     Otherwise the running statistics normalise and nothing changes. Statistics are float32 whatever
     the inputs are. Under `jax.jit` with a batch split over devices they are the whole batch's.
+
+    With `copies` there are that many channels for each feature, `copy * num_features + feature`,
+    which share its parameters and statistics.
     """
 
     def __init__(
         self,
         num_features: int,
         *,
+        copies: int = 1,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype: DTypeLike = jnp.float32,
@@ -196,6 +200,7 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(num_features, jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros(num_features, jnp.float32))
         self.variance = nnx.BatchStat(jnp.ones(num_features, jnp.float32))
+        self.copies = copies
         self.momentum = momentum
         self.epsilon = epsilon
         self.dtype = dtype
@@ -205,12 +210,13 @@ class BatchNorm(nnx.Module):
     ) -> Float[Array, "*n c"]:
         mean, variance = self.mean[...], self.variance[...]
         if train:
-            mean, variance = batch_statistics(inputs)
-            count = inputs.size // inputs.shape[-1]
+            mean, variance = batch_statistics(inputs, self.copies)
+            count = inputs.size // mean.size
             self._move(self.mean, mean)
             self._move(self.variance, variance * (count / max(count - 1, 1)))
         scale = lax.rsqrt(variance + self.epsilon) * self.scale[...]
         offset = self.bias[...] - mean * scale
+        scale, offset = (jnp.tile(each, self.copies) for each in (scale, offset))
         broadcast = (1,) * (inputs.ndim - 1) + (-1,)
         # One multiply-add: XLA fuses it with the activation that follows.
         outputs = inputs.astype(jnp.float32) * scale.reshape(broadcast) + offset.reshape(broadcast)
@@ -222,14 +228,15 @@ class BatchNorm(nnx.Module):
 
 
 def batch_statistics(
-    inputs: Float[Array, "*n c"],
-) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and biased variance of each channel, in float32, by two passes.
+    inputs: Float[Array, "*n c"], copies: int = 1
+) -> tuple[Float[Array, " f"], Float[Array, " f"]]:
+    """Mean and biased variance of each feature, in float32, by two passes.
 
     The one-pass formula E[x^2] - E[x]^2 loses every digit where the mean is large.
     """
     inputs = inputs.astype(jnp.float32)
     axes = tuple(range(inputs.ndim - 1))
-    mean = jnp.mean(inputs, axis=axes, keepdims=True)
-    variance = jnp.mean(jnp.square(inputs - mean), axis=axes)
-    return mean.reshape(-1), variance
+    mean = jnp.mean(jnp.mean(inputs, axis=axes).reshape(copies, -1), axis=0)
+    centred = inputs - jnp.tile(mean, copies).reshape((1,) * len(axes) + (-1,))
+    variance = jnp.mean(jnp.mean(jnp.square(centred), axis=axes).reshape(copies, -1), axis=0)
+    return mean, variance
