@@ -22,8 +22,8 @@ def get_config(arg: str | None = None) -> Config:
     config.data.image_size = 96
     config.data.measurements = ("log_side", "log_elongation")
     config.split.fractions = (0.78, 0.02, 0.2)
-    # The network knows flips and quarter turns by itself. Turning the image in its own frame, as the
-    # report does, would cut off the ends of long organisms; this turns the finished square.
+    # The network knows flips and quarter turns by itself. Turning the image in its own frame, as
+    # the report does, would cut off the ends of long organisms; this turns the finished square.
     config.augmentation.rotation_frame = "square"
     config.augmentation.rotation_degrees = 15.0
     config.augmentation.scale_jitter = 0.12
