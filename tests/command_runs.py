@@ -26,7 +26,7 @@ def environment() -> dict[str, str]:
     return kept | {"JAX_PLATFORMS": "cpu"}
 
 
-def start(arguments: list[object]) -> subprocess.Popen[str]:
+def start(arguments: list[object], *, new_session: bool = False) -> subprocess.Popen[str]:
     """Starts a training; its standard error can be read."""
     return subprocess.Popen(
         command("train", *arguments),
@@ -35,6 +35,7 @@ def start(arguments: list[object]) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=new_session,
     )
 
 

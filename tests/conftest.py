@@ -1,4 +1,4 @@
-"""What all tests share: strict array arithmetic and the way to the real images."""
+"""What all tests share: strict array arithmetic, the way to the real images, a finished run."""
 
 import os
 import pathlib
@@ -9,6 +9,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 import hypothesis
 import jax
 import pytest
+from command_runs import run, train_arguments
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -26,3 +27,11 @@ def real_images() -> pathlib.Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder ../shared/data with real images is not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> pathlib.Path:
+    """A folder with a finished run, `whole`, that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    run("train", *train_arguments(folder, "whole"))
+    return folder

@@ -12,14 +12,6 @@ from command_runs import checkpoints, final_digest, metrics_lines, run, start, t
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> pathlib.Path:
-    """A folder with a finished run, `whole`, that was never stopped."""
-    folder = tmp_path_factory.mktemp("runs")
-    run("train", *train_arguments(folder, "whole"))
-    return folder
-
-
 def _copied(workspace: pathlib.Path, name: str) -> pathlib.Path:
     """A copy of the finished run without its last checkpoint's metrics lines touched."""
     shutil.copytree(workspace / "whole", workspace / name)

@@ -1,7 +1,6 @@
 """Whole runs through the commands: continuing after every kind of stop."""
 
 import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -9,10 +8,7 @@ import time
 
 import pytest
 from command_runs import (
-    ROOT,
     checkpoints,
-    command,
-    environment,
     final_digest,
     metrics_lines,
     run,
@@ -21,14 +17,6 @@ from command_runs import (
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> pathlib.Path:
-    """A folder with a finished run, `whole`, that was never stopped."""
-    folder = tmp_path_factory.mktemp("runs")
-    run("train", *train_arguments(folder, "whole"))
-    return folder
 
 
 def _kill_when(process: subprocess.Popen, happens, seconds: float = 60) -> bool:
@@ -87,15 +75,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(workspace, number):
 
 def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(workspace):
     arguments = train_arguments(workspace, "terminal", "--config.data.worker_count=2")
-    process = subprocess.Popen(
-        command("train", *arguments),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start(arguments, new_session=True)
     while process.poll() is None and not (workspace / "terminal" / "metrics.jsonl").exists():
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
