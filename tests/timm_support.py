@@ -4,10 +4,12 @@ torchvision registers metadata for two operators when it is imported; where its 
 load, they are declared here first. Tests skip when torch or timm is missing.
 """
 
+import copy
 import warnings
 
 import numpy as np
 import pytest
+from golden.cases import relative_norm
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -42,8 +44,10 @@ def run_case(model, images: np.ndarray, labels: np.ndarray) -> dict:
 
     Returns stages (each `b h w c`), pooled and logits of the evaluation mode; loss (the mean
     cross-entropy), gradients by name and buffers (the state dict's entries that are no parameters)
-    after a step's forward pass in training mode.
+    after a step's forward pass in training mode. Of the gradients also the `rounding`: what timm's
+    own differ by from those it computes in float64, as a share of their norm.
     """
+    exact = gradients(copy.deepcopy(model).double(), images, labels)
     inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     model.eval()
     with torch.no_grad():
@@ -59,9 +63,21 @@ def run_case(model, images: np.ndarray, labels: np.ndarray) -> dict:
     parameters = dict(model.named_parameters())
     return results | {
         "loss": loss.detach().numpy(),
-        "gradients": {name: p.grad.numpy() for name, p in parameters.items()},
+        "gradients": exact,
+        "rounding": {
+            name: relative_norm(p.grad.numpy(), exact[name]) for name, p in parameters.items()
+        },
         "buffers": {n: v.numpy() for n, v in model.state_dict().items() if n not in parameters},
     }
+
+
+def gradients(model, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Gradients of the mean cross-entropy in training mode, by name, in the model's precision."""
+    inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    dtype = next(model.parameters()).dtype
+    logits = model.train()(torch.from_numpy(inputs).to(dtype))
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+    return {name: p.grad.numpy() for name, p in model.named_parameters()}
 
 
 def run(model, images: np.ndarray, labels: np.ndarray) -> dict:

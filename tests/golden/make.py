@@ -65,6 +65,7 @@ def make_family(family: str) -> None:
         }
         stored["gradient_names"] = np.array(names)
         stored["gradient_checksums"] = np.stack([sums[key] for key in names])
+        stored["gradient_rounding"] = np.array([results["rounding"][key] for key in names])
         arrays |= {f"{name}/{key}": value for key, value in stored.items()}
     np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
 
