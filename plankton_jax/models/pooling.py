@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
+from plankton_jax.errors import UserError
+
 Padding = int | Literal["same"]
 
 
@@ -56,6 +58,19 @@ def average_pool(
         counts = rows.inside()[:, None] * columns.inside()
     shares = jnp.asarray(1 / counts.astype(np.float32))[None, :, :, None]
     return (sums * shares).astype(x.dtype)
+
+
+def refuse_pool(pool: str | None) -> None:
+    """For convolutional networks, which have their own pooling at the end.
+
+    Raises:
+      UserError: any choice of another.
+    """
+    if pool is not None:
+        raise UserError(
+            f'config.model.pool: found "{pool}"; a convolutional network has its own pooling: '
+            "leave it empty."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
