@@ -74,13 +74,14 @@ class Shortcut(nnx.Module):
         projection = Convolution(
             in_features, features, 1, stride=1 if averages else stride, dtype=dtype, rngs=rngs
         )
-        layers: list[Any] = [nnx.Module()] if averages else []
-        self.layers = nnx.List([*layers, projection, BatchNorm(features, dtype=dtype)])
+        layers = [projection, BatchNorm(features, dtype=dtype)]
+        self.layers: Any = nnx.List([nnx.Module(), *layers] if averages else layers)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
         if self.averages and self.stride > 1:
             x = average_pool(x, self.stride, self.stride, "same", count_include_pad=False)
-        return self.layers[-1](self.layers[-2](x), train=train)
+        *_, projection, norm = self.layers
+        return norm(projection(x), train=train)
 
 
 class Block(nnx.Module):
