@@ -256,13 +256,23 @@ def build(
     return EfficientNet(config, **options)
 
 
+# Kind, expansion and stride of the stages, of which smaller networks have the first six.
+_KINDS: tuple[tuple[Kind, int, int], ...] = (
+    ("plain", 1, 1),
+    ("fused", 4, 2),
+    ("fused", 4, 2),
+    ("inverted", 4, 2),
+    ("inverted", 6, 1),
+    ("inverted", 6, 2),
+    ("inverted", 6, 1),
+)
+
+
 def _stages(*rows: tuple[int, int]) -> tuple[Stage, ...]:
-    """(depth, width) of each stage: one of plain blocks, two of fused, the others inverted."""
-    kinds: list[tuple[Kind, int, int]] = [("plain", 1, 1), ("fused", 4, 2), ("fused", 4, 2)]
-    kinds += [("inverted", 4, 2), ("inverted", 6, 1), ("inverted", 6, 2), ("inverted", 6, 1)]
+    """The stages of these depths and widths."""
     return tuple(
         Stage(kind, depth, width, expansion, stride)
-        for (kind, expansion, stride), (depth, width) in zip(kinds, rows, strict=False)
+        for (kind, expansion, stride), (depth, width) in zip(_KINDS, rows, strict=False)
     )
 
 
