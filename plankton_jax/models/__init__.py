@@ -5,6 +5,8 @@ that `apply` runs under `jax.jit`. Pure: no files, no globals but the table of n
 """
 
 from plankton_jax.models import convnet as _convnet
+from plankton_jax.models import efficientnet as _efficientnet
+from plankton_jax.models import resnet as _resnet
 from plankton_jax.models import swin as _swin
 from plankton_jax.models import vit as _vit
 from plankton_jax.models._registry import ModelEntry, ModelInfo, get_info, list_models, register
@@ -36,4 +38,4 @@ __all__ = [
     "unflatten_paths",
 ]
 
-del _convnet, _swin, _vit
+del _convnet, _efficientnet, _resnet, _swin, _vit

@@ -17,11 +17,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from plankton_jax.errors import UserError
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.initialisers import normal
 from plankton_jax.models.layers import BatchNorm
+from plankton_jax.models.pooling import refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
 from plankton_jax.models.symmetry import ORDER, SymmetricConvolution, over_symmetries
 
@@ -206,11 +206,7 @@ def _build(
       UserError: a choice of pooling, which is fixed here.
     """
     del image_size
-    if pool is not None:
-        raise UserError(
-            f'config.model.pool: found "{pool}"; a convolutional network has its own pooling: '
-            "leave it empty."
-        )
+    refuse_pool(pool)
     return Convnet(
         config, in_channels=in_channels, drop_path_rate=drop_path_rate, dtype=dtype, rngs=rngs
     )

@@ -224,7 +224,7 @@ class BatchNorm(nnx.Module):
 
     def _move(self, running: nnx.BatchStat, batch: Float[Array, " c"]) -> None:
         new = self.momentum * running[...] + (1.0 - self.momentum) * lax.stop_gradient(batch)
-        running[...] = new
+        running.set_value(new)
 
 
 def batch_statistics(

@@ -35,7 +35,10 @@ def _stored(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_features_logits_and_loss_equal_timms(name):
-    assert_equal_features(_ours(name), _stored(name))
+    found, stored = _ours(name), _stored(name)
+    images = len(stored["stages"][0])
+    maps = [stage[:images] for stage in found["stages"]]
+    assert_equal_features(found | {"stages": maps}, stored)
 
 
 @pytest.mark.parametrize("name", CASES)
