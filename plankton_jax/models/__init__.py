@@ -5,6 +5,7 @@ that `apply` runs under `jax.jit`. Pure: no files, no globals but the table of n
 """
 
 from plankton_jax.models import convnet as _convnet
+from plankton_jax.models import convnext as _convnext
 from plankton_jax.models import swin as _swin
 from plankton_jax.models import vit as _vit
 from plankton_jax.models._registry import ModelEntry, ModelInfo, get_info, list_models, register
@@ -36,4 +37,4 @@ __all__ = [
     "unflatten_paths",
 ]
 
-del _convnet, _swin, _vit
+del _convnet, _convnext, _swin, _vit

@@ -6,10 +6,10 @@ passed over.
 
 from flax import nnx
 
-from plankton_jax.weights.families import swin, vit
+from plankton_jax.weights.families import convnext, swin, vit
 from plankton_jax.weights.rules import Rule
 
 FAMILIES: dict[type[nnx.Module], tuple[Rule, ...]] = {
-    family.BACKBONE: family.RULES for family in (swin, vit)
+    family.BACKBONE: family.RULES for family in (convnext, swin, vit)
 }
 """The table of each kind of backbone."""
