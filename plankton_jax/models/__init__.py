@@ -5,6 +5,7 @@ that `apply` runs under `jax.jit`. Pure: no files, no globals but the table of n
 """
 
 from plankton_jax.models import convnet as _convnet
+from plankton_jax.models import convnext as _convnext
 from plankton_jax.models import efficientnet as _efficientnet
 from plankton_jax.models import resnet as _resnet
 from plankton_jax.models import swin as _swin
@@ -38,4 +39,4 @@ __all__ = [
     "unflatten_paths",
 ]
 
-del _convnet, _efficientnet, _resnet, _swin, _vit
+del _convnet, _convnext, _efficientnet, _resnet, _swin, _vit

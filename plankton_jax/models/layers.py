@@ -17,12 +17,12 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from plankton_jax.models._depthwise import Pads, convolve_depthwise
 from plankton_jax.models._winograd import convolve_winograd
 from plankton_jax.models.initialisers import normal
 
 Padding = Literal["symmetric", "same"]
 Method = Literal["auto", "direct", "matmul"]
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # --------------------------------------------------------------------------------- convolution
 
@@ -107,15 +107,10 @@ def _convolve_pointwise(inputs: Array, kernel: Array, stride: int) -> Array:
 
 
 def _convolve_depthwise(inputs: Array, kernel: Array, stride: int, pads: Pads) -> Array:
-    shifts = _shifts(_pad(inputs, pads), kernel.shape[:2], stride)
-    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
     multiplier = kernel.shape[-1] // inputs.shape[-1]
     if multiplier > 1:
-        shifts = [jnp.repeat(shift, multiplier, axis=-1) for shift in shifts]
-    return sum(
-        (shift * weight for shift, weight in zip(shifts[1:], weights[1:], strict=True)),
-        start=shifts[0] * weights[0],
-    )
+        inputs = jnp.repeat(inputs, multiplier, axis=-1)
+    return convolve_depthwise(inputs, kernel[:, :, 0], stride, pads)
 
 
 def _convolve_patches(inputs: Array, kernel: Array, stride: int, pads: Pads) -> Array:

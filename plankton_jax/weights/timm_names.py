@@ -61,6 +61,22 @@ def _relative_position_table(value: np.ndarray, shape: tuple[int, ...], backbone
     return resize_relative_table(value, (math.isqrt(shape[0]) + 1) // 2)
 
 
+def _pointwise(value: np.ndarray, shape: tuple[int, ...], backbone: Any) -> np.ndarray:
+    """A linear layer's or a 1x1 convolution's weights, as whichever of them the network has."""
+    del backbone
+    if value.ndim not in (2, 4):
+        return value
+    kernel = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
+    fits = kernel.size == math.prod(shape) and kernel.shape[-2:] == shape[-2:]
+    return kernel.reshape(shape) if fits else kernel
+
+
+def _flat(value: np.ndarray, shape: tuple[int, ...], backbone: Any) -> np.ndarray:
+    """A vector that a file may hold with more axes."""
+    del shape, backbone
+    return value.reshape(-1)
+
+
 TRANSFORMS = {
     "same": Transform(lambda value, *_: value, lambda value: value),
     "transpose": Transform(lambda value, *_: value.T, lambda value: value.T),
@@ -68,6 +84,10 @@ TRANSFORMS = {
         lambda value, *_: value.transpose(2, 3, 1, 0), lambda value: value.transpose(3, 2, 0, 1)
     ),
     "input_convolution": Transform(_input_convolution, lambda value: value.transpose(3, 2, 0, 1)),
+    "pointwise": Transform(
+        _pointwise, lambda value: value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
+    ),
+    "flat": Transform(_flat, lambda value: value),
     "position_embedding": Transform(_position_embedding, lambda value: value),
     "relative_position_table": Transform(_relative_position_table, lambda value: value),
 }
@@ -191,7 +211,7 @@ def _is_head(name: str, rules: tuple[Rule, ...]) -> bool:
 
 def _inward(inward: Callable, value: np.ndarray, shape: tuple[int, ...], backbone: Any):
     """The transformed value, or the value itself where it has not even the rank."""
-    if value.ndim != len(shape):
+    if value.ndim != len(shape) and inward not in (_pointwise, _flat):
         return value
     return np.ascontiguousarray(inward(value, shape, backbone), dtype=np.float32)
 

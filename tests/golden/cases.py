@@ -24,7 +24,7 @@ from plankton_jax.weights import from_timm, to_timm
 # Modules of this folder, `golden.<name>_cases`, each with
 #   CASES: dict[str, Case], the networks whose outputs are stored, small enough to run in seconds;
 #   reduced(name) -> Case, any registered name of the family at reduced depth, for the live parity.
-FAMILIES: tuple[str, ...] = ("efficientnet", "resnet", "swin")
+FAMILIES: tuple[str, ...] = ("convnext", "efficientnet", "resnet", "swin")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,6 +94,28 @@ def test_depthwise_convolution_equals_xla(height, channels, multiplier, size, st
     assert_same(normal(0, 2, height, 8, channels), kernel, stride, padding, groups=channels)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "size", "stride", "padding"),
+    [
+        (30, 4, 7, 1, "symmetric"),  # three steps of ten rows
+        (17, 5, 7, 1, "symmetric"),  # the second step is filled up
+        (31, 7, 3, 2, "symmetric"),  # sixteen rows of output, nothing left over
+        (34, 6, 5, 2, "same"),  # the last row of the input meets no output
+        (2, 1, 7, 1, "symmetric"),  # a map smaller than half the kernel
+    ],
+)
+def test_depthwise_convolution_in_steps_equals_xla(height, width, size, stride, padding):
+    kernel = normal(1, size, size, 1, 4)
+    assert_same(normal(0, 2, height, width, 4), kernel, stride, padding, groups=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "channels"), [(56, 96), (14, 384), (7, 768)])
+def test_depthwise_convolution_of_a_whole_network_equals_xla(side, channels):
+    kernel = normal(1, 7, 7, 1, channels)
+    assert_same(normal(0, 8, side, side, channels), kernel, groups=channels)
+
+
 def test_grouped_convolution_equals_xla():
     assert_same(normal(0, 2, 6, 6, 8), normal(1, 3, 3, 4, 6), groups=2)
 

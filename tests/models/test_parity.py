@@ -22,7 +22,7 @@ from timm_support import timm, torch  # noqa: E402
 
 from plankton_jax.models import create_model, get_info, list_models, split_model  # noqa: E402
 
-WHOLE = ("swin_s3_tiny_224", "resnet18", "efficientnetv2_rw_s")
+WHOLE = ("convnext_tiny", "efficientnetv2_rw_s", "resnet18", "swin_s3_tiny_224")
 NAMES = [name for name in list_models() if get_info(name).family in FAMILIES]
 
 

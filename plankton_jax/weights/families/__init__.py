@@ -6,10 +6,10 @@ passed over.
 
 from flax import nnx
 
-from plankton_jax.weights.families import efficientnet, resnet, swin, vit
+from plankton_jax.weights.families import convnext, efficientnet, resnet, swin, vit
 from plankton_jax.weights.rules import Rule
 
 FAMILIES: dict[type[nnx.Module], tuple[Rule, ...]] = {
-    family.BACKBONE: family.RULES for family in (efficientnet, resnet, swin, vit)
+    family.BACKBONE: family.RULES for family in (convnext, efficientnet, resnet, swin, vit)
 }
 """The table of each kind of backbone."""
