@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from plankton_jax import heads
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import _registry
-from plankton_jax.models.features import Features
+from plankton_jax.models.features import Features, normalise_stages
 from plankton_jax.models.measurements import MeasurementEmbedding
 from plankton_jax.models.regularisation import fold_in_name
 from plankton_jax.taxonomy import Taxonomy
@@ -64,12 +64,21 @@ class Classifier(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
         indices: Sequence[int] | None = None,
+        norm: bool = False,
     ) -> Features:
-        """The features that the head reads; `indices` choose the stages, None takes all."""
+        """The features that the head reads.
+
+        `indices` choose the stages, None takes all. With `norm` they are behind the final norm
+        where that applies to a map: every block of a vision transformer that pools tokens, the last
+        stage of Swin. Under `jax.jit` blocks behind the last stage that is used are not run.
+        """
         if self.frozen_backbone:
             features = jax.lax.stop_gradient(self.backbone(images, indices=indices))
         else:
             features = self.backbone(images, train=train, key=key, indices=indices)
+        if norm:
+            stages = normalise_stages(self.backbone, features.stages, indices)
+            features = dataclasses.replace(features, stages=stages)
         if self.measurements is None:
             return features
         if measurements is None:

@@ -220,6 +220,12 @@ class SwinTransformer(nnx.Module):
             select_stages(stages, indices), pooled=jnp.mean(tokens, axis=1), tokens=tokens
         )
 
+    def normalise_stage(
+        self, stage: Float[Array, "b h w d"], index: int
+    ) -> Float[Array, "b h w d"]:
+        """The last stage's map behind the final norm; other maps, of other widths, as they are."""
+        return self.norm(stage) if index == len(self.layers) - 1 else stage
+
 
 def build(config: SwinConfig, *, image_size: int, pool: str | None, **options) -> SwinTransformer:
     """The backbone of a configuration; `options` as `SwinTransformer` takes them.

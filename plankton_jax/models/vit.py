@@ -185,6 +185,13 @@ class VisionTransformer(nnx.Module):
         distilled = tokens[:, 1] if self.distilled else None
         return Features(chosen, pooled=tokens[:, 0], tokens=tokens, distilled=distilled)
 
+    def normalise_stage(
+        self, stage: Float[Array, "b h w d"], index: int
+    ) -> Float[Array, "b h w d"]:
+        """A block's map behind the final norm, where that comes before pooling."""
+        del index  # all are of one width
+        return stage if self.config.pool == "mean" else self.norm(stage)
+
     def embed(self, images: Float[Array, "b height width c"]) -> Float[Array, "b n d"]:
         """Prefix and patch tokens with their position embeddings."""
         patches = self.patch_embed(images)
