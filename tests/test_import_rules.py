@@ -24,7 +24,12 @@ HEAVY = {
 
 
 def _room(path: pathlib.Path) -> str:
-    """`models` for everything below plankton_jax/models, `train` for plankton_jax/train.py."""
+    """`models` for everything below plankton_jax/models, `train` for plankton_jax/train.py.
+
+    What `python -m plankton_jax.models` runs is a command, not a part of the room.
+    """
+    if path.name == "__main__.py":
+        return "__main__"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
