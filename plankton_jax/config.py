@@ -24,6 +24,9 @@ METRICS = (
     "log_loss",
 )
 
+KERAS_HUB = "keras_hub:"
+"""Begins the names of KerasHub's backbones; see `plankton_jax.models`."""
+
 
 def setting(
     default: Any,
@@ -165,7 +168,8 @@ class ModelConfig:
 
     name: object = setting(
         "plankton_cnn_tiny",
-        "Backbone: a name of plankton_jax.models, or a function that makes one.",
+        "Backbone: a name of plankton_jax.models, keras_hub: and a preset or configuration of "
+        "KerasHub (README), or a function that makes one.",
     )
     head: object = setting("linear", "Head: a name of plankton_jax.heads, or a class.")
     in_channels: int = setting(1, "Channels that enter the network; 3 repeats the grey one.")

@@ -86,7 +86,7 @@ def _licence(weights: str | None) -> str:
         from plankton_jax.pretrained import PRETRAINED  # pyright: ignore
     except ImportError:
         return ""
-    return PRETRAINED[weights].licence if weights in PRETRAINED else ""
+    return PRETRAINED[weights].licence if weights and weights in PRETRAINED else ""
 
 
 def _line(row: dict[str, Any], width: int) -> str:

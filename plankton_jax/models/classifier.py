@@ -107,8 +107,9 @@ def create_model(
     """A classifier with random parameters.
 
     Args:
-      name: one of `list_models()`, or a function that builds a backbone from the keywords
-        image_size, in_channels, drop_path_rate, dtype, pool and rngs. A backbone is called as
+      name: one of `list_models()`; `keras_hub:` and what `models/_keras_hub.py` takes; or a
+        function that builds a backbone from the keywords image_size, in_channels, drop_path_rate,
+        dtype, pool and rngs. A backbone is called as
         `backbone(images, *, train, key, indices) -> Features` and has `feature_dim`.
       num_classes: leaves of the taxonomy.
       image_size: side of the input, pixels; None: the native one of a named backbone.
