@@ -136,7 +136,7 @@ def _keras() -> tuple[Any, Any]:
     return keras, keras_hub
 
 
-def _by_itself(make: Callable[[], Any], seed: int, policy: str) -> Any:
+def by_itself(make: Callable[[], Any], seed: int, policy: str) -> Any:
     """What `make` returns in a thread of its own, where Keras begins anew.
 
     Keras numbers layers and keeps its precision for each thread, so that names do not depend on
@@ -185,12 +185,12 @@ def _load_preset(source: _Source, **options: Any) -> Any:
 @functools.cache
 def _preset(text: str) -> tuple[tuple[int | None, ...], Any, Any]:
     """Image shape, mean and standard deviation of a preset; those are three numbers each."""
-    network = _by_itself(
+    network = by_itself(
         lambda: _load_preset(_Source(text), load_weights=False), seed=0, policy="float32"
     )
     mean, std = HALF, HALF
     try:
-        converter = _by_itself(
+        converter = by_itself(
             lambda: _keras()[1].layers.ImageConverter.from_preset(text), seed=0, policy="float32"
         )
     except Exception:  # presets need not come with one
@@ -237,7 +237,7 @@ def _build(
     policy = "float32" if jnp.dtype(dtype) == jnp.float32 else f"mixed_{jnp.dtype(dtype).name}"
     make = _from_class if source.class_name else _from_preset
     seed = int(jax.random.randint(rngs.params(), (), 0, 2**31 - 1))
-    network, stages = _by_itself(lambda: make(source, shape, policy), seed, policy)
+    network, stages = by_itself(lambda: make(source, shape, policy), seed, policy)
     return KerasBackbone(network, stages, pool)
 
 

@@ -25,7 +25,13 @@ class Classifier(nnx.Module):
 
     `frozen_backbone` runs the backbone in inference mode, untrained. With `measurements` each image
     comes with numbers that are added, embedded, to the pooled features.
+
+    Attributes:
+      recipe: the arguments of `create_model` that make this network again, but for its key, as
+        (name, value) pairs; None where one of them is a function or a taxonomy.
     """
+
+    recipe: tuple[tuple[str, Any], ...] | None = None
 
     def __init__(
         self,
@@ -157,7 +163,21 @@ def create_model(
     if num_measurements:
         rngs = nnx.Rngs(params=fold_in_name(key, "measurements"))
         embedding = MeasurementEmbedding(num_measurements, backbone.feature_dim, rngs=rngs)
-    return Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
+    classifier = Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
+    if isinstance(name, str) and head in (None, "linear"):
+        classifier.recipe = (
+            ("name", name),
+            ("num_classes", num_classes),
+            ("image_size", options["image_size"]),
+            ("in_channels", in_channels),
+            ("drop_rate", drop_rate),
+            ("drop_path_rate", drop_path_rate),
+            ("dtype", jnp.dtype(dtype).name),
+            ("pool", pool or None),
+            ("num_measurements", num_measurements),
+            ("freeze_backbone", freeze_backbone),
+        )
+    return classifier
 
 
 def _builder(name: str | Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:
