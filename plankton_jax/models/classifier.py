@@ -108,6 +108,7 @@ def create_model(
     taxonomy: Taxonomy | None = None,
     num_measurements: int = 0,
     freeze_backbone: bool = False,
+    rematerialise: bool = False,
     key: jax.Array,
 ) -> Classifier:
     """A classifier with random parameters.
@@ -127,6 +128,8 @@ def create_model(
       taxonomy: for heads that predict more levels than the leaves.
       num_measurements: numbers that come with each image; 0: none.
       freeze_backbone: run the backbone in inference mode and stop gradients behind it.
+      rematerialise: compute blocks again in the backward pass, which takes less memory and more
+        time; for backbones that have an attribute of this name.
       key: of the initial parameters.
 
     Raises:
@@ -150,6 +153,12 @@ def create_model(
         raise UserError(
             "config.model.name: the backbone that the function builds has no feature_dim."
         )
+    if rematerialise:
+        if not hasattr(backbone, "rematerialise"):
+            raise UserError(
+                "config.model.rematerialise: found True; this backbone cannot; allowed: False."
+            )
+        backbone.rematerialise = True
     make_head = heads.find(head or "linear")
     head_options = {
         "taxonomy": taxonomy,
@@ -176,6 +185,7 @@ def create_model(
             ("pool", pool or None),
             ("num_measurements", num_measurements),
             ("freeze_backbone", freeze_backbone),
+            ("rematerialise", rematerialise),
         )
     return classifier
 
