@@ -24,6 +24,9 @@ METRICS = (
     "log_loss",
 )
 
+KERAS_HUB = "keras_hub:"
+"""Begins the names of KerasHub's backbones; see `plankton_jax.models`."""
+
 
 def setting(
     default: Any,
@@ -165,7 +168,8 @@ class ModelConfig:
 
     name: object = setting(
         "plankton_cnn_tiny",
-        "Backbone: a name of plankton_jax.models, or a function that makes one.",
+        "Backbone: a name of plankton_jax.models, keras_hub: and a preset or configuration of "
+        "KerasHub (README), or a function that makes one.",
     )
     head: object = setting("linear", "Head: a name of plankton_jax.heads, or a class.")
     in_channels: int = setting(1, "Channels that enter the network; 3 repeats the grey one.")
@@ -187,6 +191,11 @@ class ModelConfig:
     )
     freeze_backbone: bool = setting(
         False, "Train the head alone: the backbone runs in inference mode and is not updated."
+    )
+    rematerialise: bool = setting(
+        False,
+        "Compute the insides of blocks again in the backward pass instead of keeping them (Chen et "
+        "al. 2016): less memory, about a third more time.",
     )
 
 

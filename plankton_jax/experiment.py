@@ -203,6 +203,7 @@ def make_network(
         taxonomy=taxonomy,
         num_measurements=len(config.data.measurements),
         freeze_backbone=settings.freeze_backbone,
+        rematerialise=settings.rematerialise,
         dtype=jnp.dtype(config.train.precision),
         key=jax.random.fold_in(jax.random.key(config.seed), 0),
     )

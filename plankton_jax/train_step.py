@@ -132,13 +132,18 @@ def _moved_average(state: TrainState, params: PyTree, model_state: PyTree, decay
     """The moving averages one step on.
 
     The decay grows as min(d, (1 + t) / (10 + t)), so the average forgets the random start at once.
+    Integers, such as seeds in the model state, have no average: the newest count.
     """
     if not decay:
         return state.ema
     step = state.step.astype(jnp.float32)
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     current = {"params": params, "model_state": model_state}
-    return jax.tree.map(lambda old, new: old + rate * (new - old), state.ema, current)
+
+    def moved(old: Array, new: Array) -> Array:
+        return old + rate * (new - old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
+
+    return jax.tree.map(moved, state.ema, current)
 
 
 def make_eval_step(

@@ -6,7 +6,7 @@ import re
 import typing
 from typing import Any
 
-from plankton_jax.config import LOSSES, MEASUREMENTS, METRICS, SCHEDULES, Config, walk
+from plankton_jax.config import KERAS_HUB, LOSSES, MEASUREMENTS, METRICS, SCHEDULES, Config, walk
 from plankton_jax.errors import near_miss
 from plankton_jax.names import BACKBONES, HEADS
 
@@ -90,7 +90,7 @@ def _joint_problems(config: Config) -> list[str]:
         ("loss.name", config.loss.name, LOSSES),
         ("optim.schedule", config.optim.schedule, SCHEDULES),
     ):
-        if isinstance(value, str) and value not in allowed:
+        if isinstance(value, str) and value not in allowed and not value.startswith(KERAS_HUB):
             problems.append(f'config.{name}: found "{value}". {near_miss(value, allowed)}')
     for name, value in (
         ("checkpoint.monitor", config.checkpoint.monitor),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from flax import nnx
 
+from plankton_jax.config import KERAS_HUB
 from plankton_jax.errors import UserError, near_miss
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -60,11 +61,15 @@ def register(*entries: ModelEntry) -> None:
 
 
 def find(name: str) -> ModelEntry:
-    """The backbone of this name.
+    """The backbone of this name; one of KerasHub's imports Keras.
 
     Raises:
       UserError: an unknown name.
     """
+    if name.startswith(KERAS_HUB):
+        from plankton_jax.models import _keras_hub
+
+        return _keras_hub.entry(name)
     if name not in _ENTRIES:
         raise UserError(
             f'config.model.name: there is no backbone "{name}". {near_miss(name, _ENTRIES)} '

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from plankton_jax import heads
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import _registry
-from plankton_jax.models.features import Features
+from plankton_jax.models.features import Features, normalise_stages
 from plankton_jax.models.measurements import MeasurementEmbedding
 from plankton_jax.models.regularisation import fold_in_name
 from plankton_jax.taxonomy import Taxonomy
@@ -25,7 +25,13 @@ class Classifier(nnx.Module):
 
     `frozen_backbone` runs the backbone in inference mode, untrained. With `measurements` each image
     comes with numbers that are added, embedded, to the pooled features.
+
+    Attributes:
+      recipe: the arguments of `create_model` that make this network again, but for its key, as
+        (name, value) pairs; None where one of them is a function or a taxonomy.
     """
+
+    recipe: tuple[tuple[str, Any], ...] | None = None
 
     def __init__(
         self,
@@ -64,12 +70,21 @@ class Classifier(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
         indices: Sequence[int] | None = None,
+        norm: bool = False,
     ) -> Features:
-        """The features that the head reads; `indices` choose the stages, None takes all."""
+        """The features that the head reads.
+
+        `indices` choose the stages, None takes all. With `norm` they are behind the final norm
+        where that applies to a map: every block of a vision transformer that pools tokens, the last
+        stage of Swin. Under `jax.jit` blocks behind the last stage that is used are not run.
+        """
         if self.frozen_backbone:
             features = jax.lax.stop_gradient(self.backbone(images, indices=indices))
         else:
             features = self.backbone(images, train=train, key=key, indices=indices)
+        if norm:
+            stages = normalise_stages(self.backbone, features.stages, indices)
+            features = dataclasses.replace(features, stages=stages)
         if self.measurements is None:
             return features
         if measurements is None:
@@ -93,13 +108,15 @@ def create_model(
     taxonomy: Taxonomy | None = None,
     num_measurements: int = 0,
     freeze_backbone: bool = False,
+    rematerialise: bool = False,
     key: jax.Array,
 ) -> Classifier:
     """A classifier with random parameters.
 
     Args:
-      name: one of `list_models()`, or a function that builds a backbone from the keywords
-        image_size, in_channels, drop_path_rate, dtype, pool and rngs. A backbone is called as
+      name: one of `list_models()`; `keras_hub:` and what `models/_keras_hub.py` takes; or a
+        function that builds a backbone from the keywords image_size, in_channels, drop_path_rate,
+        dtype, pool and rngs. A backbone is called as
         `backbone(images, *, train, key, indices) -> Features` and has `feature_dim`.
       num_classes: leaves of the taxonomy.
       image_size: side of the input, pixels; None: the native one of a named backbone.
@@ -111,6 +128,8 @@ def create_model(
       taxonomy: for heads that predict more levels than the leaves.
       num_measurements: numbers that come with each image; 0: none.
       freeze_backbone: run the backbone in inference mode and stop gradients behind it.
+      rematerialise: compute blocks again in the backward pass, which takes less memory and more
+        time; for backbones that have an attribute of this name.
       key: of the initial parameters.
 
     Raises:
@@ -134,6 +153,12 @@ def create_model(
         raise UserError(
             "config.model.name: the backbone that the function builds has no feature_dim."
         )
+    if rematerialise:
+        if not hasattr(backbone, "rematerialise"):
+            raise UserError(
+                "config.model.rematerialise: found True; this backbone cannot; allowed: False."
+            )
+        backbone.rematerialise = True
     make_head = heads.find(head or "linear")
     head_options = {
         "taxonomy": taxonomy,
@@ -147,7 +172,22 @@ def create_model(
     if num_measurements:
         rngs = nnx.Rngs(params=fold_in_name(key, "measurements"))
         embedding = MeasurementEmbedding(num_measurements, backbone.feature_dim, rngs=rngs)
-    return Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
+    classifier = Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
+    if isinstance(name, str) and head in (None, "linear"):
+        classifier.recipe = (
+            ("name", name),
+            ("num_classes", num_classes),
+            ("image_size", options["image_size"]),
+            ("in_channels", in_channels),
+            ("drop_rate", drop_rate),
+            ("drop_path_rate", drop_path_rate),
+            ("dtype", jnp.dtype(dtype).name),
+            ("pool", pool or None),
+            ("num_measurements", num_measurements),
+            ("freeze_backbone", freeze_backbone),
+            ("rematerialise", rematerialise),
+        )
+    return classifier
 
 
 def _builder(name: str | Callable[..., Any]) -> tuple[Callable[..., Any], int | None]:

@@ -23,6 +23,7 @@ from plankton_jax.models.initialisers import normal
 from plankton_jax.models.layers import BatchNorm
 from plankton_jax.models.pooling import refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 from plankton_jax.models.symmetry import ORDER, SymmetricConvolution, over_symmetries
 
 
@@ -114,7 +115,10 @@ class Convnet(nnx.Module):
     Attributes:
       feature_dim: length of the pooled features, four for each field of the last stage.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -166,7 +170,9 @@ class Convnet(nnx.Module):
         for stage, blocks in enumerate(self.stages):
             for index, block in enumerate(blocks):
                 block_key = fold_in_name(fold_in_name(key, stage), index)
-                x = block(x, train=train, key=block_key)
+                x = run_block(
+                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
+                )
             stages.append(x)
         x = x.astype(jnp.float32)
         over_map = [over_symmetries(pool(x, axis=(1, 2))) for pool in (jnp.mean, jnp.max)]

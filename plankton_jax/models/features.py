@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float
@@ -51,3 +52,20 @@ def select_stages(stages: Sequence[Array], indices: Sequence[int] | None) -> tup
             f"{count - 1}."
         )
     return tuple(stages[index] for index in indices)
+
+
+def normalise_stages(
+    backbone: Any, stages: Sequence[Array], indices: Sequence[int] | None
+) -> tuple[Array, ...]:
+    """The stages at `indices` behind the backbone's final norm, as timm's `norm=True` gives them.
+
+    A backbone whose final norm applies to a map has `normalise_stage(map, index)`, with the index
+    counted from the start. Stages of the others, and stages of another width than the norm's,
+    are returned as they are.
+    """
+    normalise = getattr(backbone, "normalise_stage", None)
+    if normalise is None:
+        return tuple(stages)
+    count = len(backbone.stage_dims)
+    numbers = range(count) if indices is None else [index % count for index in indices]
+    return tuple(normalise(stage, number) for stage, number in zip(stages, numbers, strict=True))

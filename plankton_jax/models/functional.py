@@ -65,9 +65,10 @@ def apply_features(
     images: Float[Array, "b h w c"],
     *,
     indices: Sequence[int] | None = None,
+    norm: bool = False,
 ) -> Features:
-    """The backbone's features in inference mode; `indices` choose the stages."""
-    return join_model(graphdef, params, model_state).features(images, indices=indices)
+    """The backbone's features in inference mode; `indices` and `norm` as in `Classifier`."""
+    return join_model(graphdef, params, model_state).features(images, indices=indices, norm=norm)
 
 
 def flatten_paths(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from plankton_jax.models._registry import ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 from plankton_jax.models.transformer import (
     Mlp,
     PatchEmbed,
@@ -150,13 +151,14 @@ class Stage(nnx.Module):
             ))  # fmt: skip
 
     def __call__(
-        self, x: Float[Array, "b h w d"], *, key: jax.Array | None = None
+        self, x: Float[Array, "b h w d"], *, key: jax.Array | None, rematerialise: bool
     ) -> Float[Array, "b h w d"]:
         if self.downsample is not None:
             x = self.downsample(x)
         mask = jnp.asarray(shift_mask(self.side, self.window, self.shift)) if self.shift else None
         for number, block in enumerate(self.blocks):
-            x = block(x, mask, key=fold_in_name(key, number))
+            block_key = fold_in_name(key, number)
+            x = run_block(block, x, mask, key=block_key, rematerialise=rematerialise)
         return x
 
 
@@ -166,7 +168,10 @@ class SwinTransformer(nnx.Module):
     Attributes:
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -213,12 +218,19 @@ class SwinTransformer(nnx.Module):
         x = self.patch_embed(images)
         stages = []
         for number, layer in enumerate(self.layers):
-            x = layer(x, key=fold_in_name(key if train else None, number))
+            layer_key = fold_in_name(key if train else None, number)
+            x = layer(x, key=layer_key, rematerialise=self.rematerialise)
             stages.append(x)
         tokens = self.norm(x).reshape(x.shape[0], -1, self.feature_dim)
         return Features(
             select_stages(stages, indices), pooled=jnp.mean(tokens, axis=1), tokens=tokens
         )
+
+    def normalise_stage(
+        self, stage: Float[Array, "b h w d"], index: int
+    ) -> Float[Array, "b h w d"]:
+        """The last stage's map behind the final norm; other maps, of other widths, as they are."""
+        return self.norm(stage) if index == len(self.layers) - 1 else stage
 
 
 def build(config: SwinConfig, *, image_size: int, pool: str | None, **options) -> SwinTransformer:

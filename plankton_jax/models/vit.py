@@ -21,6 +21,7 @@ from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.initialisers import normal
 from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 from plankton_jax.models.transformer import (
     LayerScale,
     Mlp,
@@ -122,7 +123,10 @@ class VisionTransformer(nnx.Module):
       stage_dims, strides: width and stride in pixels of each block's feature map.
       num_prefix_tokens: class and distillation tokens before the patch tokens.
       grid: patches along a side.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -175,7 +179,8 @@ class VisionTransformer(nnx.Module):
         x = self.embed(images)
         stages = []
         for number, block in enumerate(self.blocks):
-            x = block(x, key=fold_in_name(key if train else None, number))
+            block_key = fold_in_name(key if train else None, number)
+            x = run_block(block, x, key=block_key, rematerialise=self.rematerialise)
             stages.append(self._map(x))
         chosen = select_stages(stages, indices)
         if self.config.pool == "mean":
@@ -184,6 +189,13 @@ class VisionTransformer(nnx.Module):
         tokens = self.norm(x)
         distilled = tokens[:, 1] if self.distilled else None
         return Features(chosen, pooled=tokens[:, 0], tokens=tokens, distilled=distilled)
+
+    def normalise_stage(
+        self, stage: Float[Array, "b h w d"], index: int
+    ) -> Float[Array, "b h w d"]:
+        """A block's map behind the final norm, where that comes before pooling."""
+        del index  # all are of one width
+        return stage if self.config.pool == "mean" else self.norm(stage)
 
     def embed(self, images: Float[Array, "b height width c"]) -> Float[Array, "b n d"]:
         """Prefix and patch tokens with their position embeddings."""
