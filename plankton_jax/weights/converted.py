@@ -28,7 +28,7 @@ from plankton_jax.models import (
 )
 from plankton_jax.pretrained import PRETRAINED
 from plankton_jax.weights.files import read_file, write_safetensors
-from plankton_jax.weights.provenance import FORMAT, WeightsInfo
+from plankton_jax.weights.provenance import OURS, WeightsInfo
 from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
 from plankton_jax.weights.timm_names import (
     from_timm,
@@ -119,17 +119,18 @@ def named_as_timm(converted: Converted) -> dict[str, np.ndarray]:
     )
 
 
-def save(path: pathlib.Path, converted: Converted, *, to: str = FORMAT) -> None:
+def save(path: pathlib.Path, converted: Converted, *, to: str = OURS) -> None:
     """Writes a safetensors file, provenance in its metadata.
 
     Args:
       to: "plankton_jax" for this package's parameter paths, "timm" for timm's names.
     """
-    if to == FORMAT:
+    if to == OURS:
         arrays = flatten_paths(converted.params) | flatten_paths(converted.model_state)
-        write_safetensors(path, arrays, converted.info.metadata(FORMAT))
     else:
-        write_safetensors(path, named_as_timm(converted), converted.info.metadata("pt"))
+        arrays = named_as_timm(converted)
+    info = dataclasses.replace(converted.info, names=to)
+    write_safetensors(path, arrays, info.metadata())
 
 
 class LoadedModel:
@@ -179,20 +180,21 @@ def load_model(path: str | os.PathLike) -> LoadedModel:
     with naming(os.fspath(path)):
         content, metadata = read_file(path)
         info = WeightsInfo.from_metadata(metadata)
-        if info is None or metadata.get("format") != FORMAT:
+        if info is None or info.names != OURS:
             name = info.model if info else "NAME"
             raise UserError(
                 "weights: not a converted file. Convert it: python -m plankton_jax.convert "
                 f"--model {name} --checkpoint {os.fspath(path)} --out X.safetensors."
             )
         get_info(info.model)  # an unknown name is told
-        graphdef, params, model_state = split_model(abstract_model(info))
-        trees = [_filled(tree, content, info) for tree in (params, model_state)]
-        known = [path for tree in (params, model_state) for path in flatten_paths(tree)]
-        extra = sorted(content.keys() - set(known))
+        graphdef, params, state = split_model(abstract_model(info))
+        extra = sorted(content.keys() - flatten_paths(params).keys() - flatten_paths(state).keys())
         if extra:
-            raise UserError(f"weights: arrays that the network has no place for: {extra}.")
-    return LoadedModel(graphdef, *trees, info)
+            raise UserError(
+                f"weights: arrays that the network has no place for: {', '.join(extra)}."
+            )
+        params, state = _filled(params, content, info), _filled(state, content, info)
+    return LoadedModel(graphdef, params, state, info)
 
 
 def _filled(tree: PyTree, content: dict[str, np.ndarray], info: WeightsInfo) -> PyTree:

@@ -10,8 +10,11 @@ from plankton_jax.errors import UserError
 from plankton_jax.models import ModelInfo
 from plankton_jax.pretrained import PRETRAINED
 
-FORMAT = "plankton_jax"
-_KEY = "weights"
+OURS, TIMMS = "plankton_jax", "timm"
+
+# The one entry of the metadata: safetensors writes several in an order that changes, and the same
+# weights should make the same file.
+_KEY = "plankton_jax"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,7 @@ class WeightsInfo:
 
     Attributes:
       num_classes: of the head; 0: the file has none.
+      names: whose names the arrays have, "plankton_jax" or "timm".
     """
 
     model: str
@@ -66,10 +70,11 @@ class WeightsInfo:
     image_size: int
     in_channels: int
     provenance: Provenance
+    names: str = OURS
 
-    def metadata(self, format: str) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """As a safetensors file carries it."""
-        return {"format": format, _KEY: json.dumps(dataclasses.asdict(self))}
+        return {_KEY: json.dumps(dataclasses.asdict(self))}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "WeightsInfo | None":

@@ -18,7 +18,7 @@ from plankton_jax.pretrained import PRETRAINED
 from plankton_jax.weights import hub
 from plankton_jax.weights.files import file_sha256, read_file
 from plankton_jax.weights.layouts import unwrap, without_prefixes
-from plankton_jax.weights.provenance import FORMAT, Provenance, WeightsInfo, describe
+from plankton_jax.weights.provenance import OURS, Provenance, WeightsInfo, describe
 from plankton_jax.weights.timm_names import to_timm
 
 
@@ -89,7 +89,7 @@ def _read(path: pathlib.Path, place: str, architecture: ModelInfo | None, tag: s
     content, metadata = read_file(path)
     info = WeightsInfo.from_metadata(metadata)
     sha256 = file_sha256(path)
-    if info and metadata.get("format") == FORMAT:
+    if info and info.names == OURS:
         skeleton = abstract_model(info)
         with_head = info.num_classes > 0
         named = to_timm(unflatten_paths(content), {}, skeleton, with_head=with_head)
@@ -110,6 +110,7 @@ def abstract_model(info: WeightsInfo) -> Classifier:
     return shapes_of(info.model, info.num_classes or 1, info.image_size, info.in_channels)
 
 
+@functools.lru_cache(maxsize=4)
 def shapes_of(name: str, num_classes: int, image_size: int | None, in_channels: int) -> Classifier:
     """A named network without values: what `create_model` makes, shapes alone."""
     make = functools.partial(
@@ -126,7 +127,7 @@ def naming(path: Any) -> Iterator[None]:
     except UserError as error:
         problems = [
             problem.replace("weights:", f"{path}:", 1)
-            if problem.startswith("weights:") and str(path) not in problem
+            if problem.startswith("weights:") and not problem.startswith(f"weights: {path}")
             else problem
             for problem in error.problems
         ]
