@@ -238,6 +238,11 @@ def _initial_weights(
     Their head is taken too when it has these classes.
     """
     settings = config.model
+    if settings.initial_weights and not pathlib.Path(settings.initial_weights).is_file():
+        raise UserError(
+            f"config.model.initial_weights: there is no file {settings.initial_weights}. Public "
+            "weights are named by config.model.pretrained."
+        )
     source = weights.open_source(
         settings.initial_weights or settings.pretrained,
         settings.weights_cache,

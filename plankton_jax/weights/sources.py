@@ -21,6 +21,9 @@ from plankton_jax.weights.layouts import unwrap, without_prefixes
 from plankton_jax.weights.provenance import OURS, Provenance, WeightsInfo, describe
 from plankton_jax.weights.timm_names import to_timm
 
+# What is not on the hub when there is no such file.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", ".h5")
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -69,7 +72,7 @@ def open_source(
     path = pathlib.Path(text).expanduser()
     place = text
     if not path.exists():
-        if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+        if path.suffix in SUFFIXES:
             raise UserError(f"weights: there is no file {path}.")
         place = hub.hub_id(text)
         tag = tag or hub.tag_of(place)

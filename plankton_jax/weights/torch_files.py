@@ -8,8 +8,6 @@ import os
 import pickle
 from typing import Any
 
-import numpy as np
-
 from plankton_jax.errors import UserError
 
 # The beginnings of a zip archive and of a pickle, which is what torch writes and used to write.
@@ -67,4 +65,4 @@ def _as_arrays(value: Any, torch: Any) -> Any:
     tensor = value.detach()
     if tensor.is_quantized or tensor.layout != torch.strided:
         raise UserError("weights: quantised or sparse tensors are not supported; save dense ones.")
-    return np.array(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
