@@ -16,7 +16,8 @@ import numpy as np
 
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import Classifier, flatten_paths, split_model, unflatten_paths
-from plankton_jax.weights.families import FAMILIES, OLD_NAMES
+from plankton_jax.weights.families import FAMILIES
+from plankton_jax.weights.families.old_names import OLD_NAMES
 from plankton_jax.weights.resample import resize_position_embedding, resize_relative_table
 from plankton_jax.weights.rules import OldNames, Rule
 

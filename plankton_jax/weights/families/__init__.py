@@ -7,12 +7,9 @@ passed over.
 from flax import nnx
 
 from plankton_jax.weights.families import swin, vit
-from plankton_jax.weights.rules import OldNames, Rule
+from plankton_jax.weights.rules import Rule
 
 FAMILIES: dict[type[nnx.Module], tuple[Rule, ...]] = {
     family.BACKBONE: family.RULES for family in (swin, vit)
 }
 """The table of each kind of backbone."""
-
-OLD_NAMES: dict[type[nnx.Module], tuple[OldNames, ...]] = {swin.BACKBONE: swin.OLD_NAMES}
-"""Names of older files, for the kinds that have had others."""

@@ -1,7 +1,7 @@
 """Swin transformers."""
 
 from plankton_jax.models.swin import SwinTransformer
-from plankton_jax.weights.rules import OldNames, Rule, input_convolution, linear, norm
+from plankton_jax.weights.rules import Rule, input_convolution, linear, norm
 
 BACKBONE = SwinTransformer
 
@@ -31,13 +31,4 @@ RULES = (
     *linear("head.fc", "head/linear"),
     # The head's name in the authors' own files.
     *linear("head", "head/linear"),
-)
-
-# Older files merge patches at the end of a stage, newer ones at the beginning of the next.
-OLD_NAMES = (
-    OldNames(
-        marker="layers.0.downsample.reduction.weight",
-        source="layers.{stage}.downsample.{layer}.{kind}",
-        numbers={"stage": 1},
-    ),
 )
