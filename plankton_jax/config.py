@@ -187,7 +187,18 @@ class ModelConfig:
     )
     initial_weights: str = setting(
         "",
-        "A safetensors file in timm's naming to start from; a head of other classes is left out.",
+        "File to start from: safetensors in timm's naming, what the convert command wrote, or a "
+        "PyTorch file; a head of other classes is left out.",
+    )
+    pretrained: str = setting(
+        "",
+        "Public weights to start from, NAME.TAG as in timm, downloaded at first use; instead of "
+        "initial_weights.",
+    )
+    weights_cache: str = setting(
+        "~/.cache/plankton_jax/weights",
+        "Folder of downloaded weights, NAME.TAG.safetensors with their checksums.",
+        affects_result=False,
     )
     freeze_backbone: bool = setting(
         False, "Train the head alone: the backbone runs in inference mode and is not updated."

@@ -84,7 +84,8 @@ def predict(
         )
     if not len(data.rows[split]):
         raise UserError(f"--split {split}: it has no image; see config.split.fractions.")
-    training = experiment.make_training(config, data, fresh=False)
+    provenance = run_directory.read_provenance(run)
+    training = experiment.make_training(config, data, fresh=False, provenance=provenance)
     params, model_state, step = _restored(config, training, run, checkpoint)
     provenance = Provenance(
         split=split,

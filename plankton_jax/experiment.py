@@ -162,6 +162,7 @@ class Network:
         state).
       embed: (params, model_state, images, measurements) -> (level logits, pooled features `b d`).
       mean, std: of grey levels in 0..1, one number a channel.
+      provenance: of the initial weights; None: they were drawn.
     """
 
     params: Any
@@ -170,6 +171,7 @@ class Network:
     embed: Callable[..., Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    provenance: weights.Provenance | None = None
 
 
 def make_network(
@@ -178,6 +180,7 @@ def make_network(
     taxonomy: Taxonomy,
     *,
     fresh: bool = True,
+    provenance: weights.Provenance | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Network:
     """Builds and initialises the configured network.
@@ -185,7 +188,8 @@ def make_network(
     Args:
       data: the run's data description; see `Data.description`.
       fresh: whether the run begins; otherwise a checkpoint holds what the initial weights gave.
-      notify: called with a sentence when a head of other classes is left out.
+      provenance: of the weights that a run, not a fresh one, began with.
+      notify: called with sentences on the initial weights: their licence, a head left out.
 
     Raises:
       UserError: unknown names, sizes that do not fit, weights that do not fit.
@@ -208,10 +212,11 @@ def make_network(
         key=jax.random.fold_in(jax.random.key(config.seed), 0),
     )
     graph, params, model_state = models.split_model(classifier)
-    if settings.initial_weights and fresh:
-        path = pathlib.Path(settings.initial_weights)
-        params, model_state = _initial_weights(path, classifier, notify or (lambda text: None))
-    mean, std = _normalisation(config, data)
+    if fresh and (settings.initial_weights or settings.pretrained):
+        params, model_state, provenance = _initial_weights(
+            config, classifier, notify or (lambda text: None)
+        )
+    mean, std = _normalisation(config, data, provenance)
 
     def apply(params, model_state, images, measurements, *, train, key):
         return models.apply(
@@ -223,38 +228,60 @@ def make_network(
         features = model.features(images, measurements=measurements)
         return model.head(features), features.pooled
 
-    return Network(params, model_state, apply, embed, mean, std)
+    return Network(params, model_state, apply, embed, mean, std, provenance)
 
 
 def _initial_weights(
-    path: pathlib.Path, classifier: models.Classifier, notify: Callable[[str], None]
-) -> tuple[Any, Any]:
-    """Parameters and model state from a weights file; its head too when it has these classes."""
-    state_dict = weights.read_safetensors(path)
-    try:
-        loaded = weights.from_timm(state_dict, classifier)
-    except UserError:  # a head of other classes; what else is amiss is raised again
-        loaded = weights.from_timm(state_dict, classifier, with_head=False)
-        notify(f"{path}: its head is of other classes and is left out; this run's starts anew")
-    return jax.tree.map(jnp.asarray, loaded)
+    config: Config, classifier: models.Classifier, notify: Callable[[str], None]
+) -> tuple[Any, Any, weights.Provenance]:
+    """Parameters, model state and provenance of the configured weights.
+
+    Their head is taken too when it has these classes.
+    """
+    settings = config.model
+    if settings.initial_weights and not pathlib.Path(settings.initial_weights).is_file():
+        raise UserError(
+            f"config.model.initial_weights: there is no file {settings.initial_weights}. Public "
+            "weights are named by config.model.pretrained."
+        )
+    source = weights.open_source(
+        settings.initial_weights or settings.pretrained,
+        settings.weights_cache,
+        architecture=models.get_info(settings.name) if isinstance(settings.name, str) else None,
+        notify=notify,
+    )
+    notify(f"starting from {source.provenance.source}; {source.provenance.licence_sentence}")
+    with weights.naming(source.path):
+        try:
+            loaded = weights.from_timm(source.state_dict, classifier)
+        except UserError:  # a head of other classes; what else is amiss is raised again
+            loaded = weights.from_timm(source.state_dict, classifier, with_head=False)
+            notify(
+                f"{source.path}: it has no head of this run's classes, which starts anew; one of "
+                "other classes is left out"
+            )
+    return *jax.tree.map(jnp.asarray, loaded), source.provenance
 
 
 def _normalisation(
-    config: Config, data: dict[str, Any]
+    config: Config, data: dict[str, Any], provenance: weights.Provenance | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation for each channel that enters the network."""
     channels = config.model.in_channels
     if config.data.normalisation == "dataset":
         return (float(data["mean"]),) * channels, (float(data["std"]),) * channels
-    if not isinstance(config.model.name, str):
+    if provenance is not None and provenance.mean:
+        statistics = provenance
+    elif isinstance(config.model.name, str):
+        statistics = models.get_info(config.model.name)
+    else:
         raise UserError(
             'config.data.normalisation: found "backbone" with a backbone that is a function; '
             'allowed then: "dataset".'
         )
-    info = models.get_info(config.model.name)
     if channels == 1:
-        return (float(np.mean(info.mean)),), (float(np.mean(info.std)),)
-    return tuple(info.mean), tuple(info.std)
+        return (float(np.mean(statistics.mean)),), (float(np.mean(statistics.std)),)
+    return tuple(statistics.mean), tuple(statistics.std)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,11 +303,14 @@ def make_training(
     data: Data,
     *,
     fresh: bool = True,
+    provenance: weights.Provenance | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Training:
-    """The initial state and the steps of a run; `fresh` and `notify` as in `make_network`."""
+    """The initial state and the steps of a run; the keywords are those of `make_network`."""
     taxonomy = data.taxonomy
-    network = make_network(config, data.description(), taxonomy, fresh=fresh, notify=notify)
+    network = make_network(
+        config, data.description(), taxonomy, fresh=fresh, provenance=provenance, notify=notify
+    )
     steps_per_epoch = max(1, round(len(data.rows["train"]) / config.train.batch_size))
     total_steps = max(1, round(config.train.epochs * steps_per_epoch))
     settings = _with_frozen_backbone(config)

@@ -1,11 +1,13 @@
 """The run directory: what a run writes down of itself, and what keeps two runs apart.
 
 `config.json` (resolved settings), `config_file.py` (the file they came from), `data.json` (what the
-images were), `environment.json` (versions, devices, git commit), `checkpoints/`, `metrics.jsonl`,
-`tensorboard/`, `predictions/`, `figures/`. Reads and writes these files; runs no network.
+images were), `initial_weights.json` (where they came from, if from anywhere), `environment.json`
+(versions, devices, git commit), `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `predictions/`,
+`figures/`. Reads and writes these files; runs no network.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import importlib.metadata
@@ -16,12 +18,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, origin
 from plankton_jax.config import Config, result_settings, walk
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.files import replacing
+
+if TYPE_CHECKING:
+    from plankton_jax.weights import Provenance
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -167,6 +172,32 @@ def write_environment(workdir: pathlib.Path) -> None:
         }
     )
     _write_json(path, {"starts": starts})
+
+
+def write_provenance(workdir: pathlib.Path, provenance: "Provenance | None") -> None:
+    """Writes down where a new run's initial weights come from; nothing where they were drawn."""
+    path = workdir / "initial_weights.json"
+    if provenance is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write_json(path, dataclasses.asdict(provenance))
+
+
+def read_provenance(workdir: pathlib.Path) -> "Provenance | None":
+    """Where a run's initial weights came from; None where they were drawn.
+
+    Raises:
+      UserError: the record cannot be read.
+    """
+    from plankton_jax.weights import Provenance
+
+    path = workdir / "initial_weights.json"
+    if not path.exists():
+        return None
+    try:
+        return Provenance.from_values(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Put the run's own back.") from error
 
 
 def _git_commit() -> str:

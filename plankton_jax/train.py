@@ -90,12 +90,20 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
     # ------------------------------------------------------------------- everything that can fail
     data = experiment.open_data(config, notify=_note)
     fresh = not any((workdir / "checkpoints").glob("[0-9]*"))
-    training = experiment.make_training(config, data, fresh=fresh, notify=_note)
+    training = experiment.make_training(
+        config,
+        data,
+        fresh=fresh,
+        provenance=None if fresh else run_directory.read_provenance(workdir),
+        notify=_note,
+    )
     settings = config.checkpoint
     with run_directory.locked(workdir):
         run_directory.start(workdir, config, config_file)
         run_directory.check_data(workdir, data.description())
         run_directory.write_environment(workdir)
+        if fresh:
+            run_directory.write_provenance(workdir, training.network.provenance)
         with Checkpoints(
             workdir, keep=settings.keep, monitor=settings.monitor, mode=settings.mode
         ) as checkpoints:

@@ -9,6 +9,7 @@ from typing import Any
 from plankton_jax.config import KERAS_HUB, LOSSES, MEASUREMENTS, METRICS, SCHEDULES, Config, walk
 from plankton_jax.errors import near_miss
 from plankton_jax.names import BACKBONES, HEADS
+from plankton_jax.pretrained import PRETRAINED
 
 
 def all_problems(config: Config) -> list[str]:
@@ -118,6 +119,7 @@ def _joint_problems(config: Config) -> list[str]:
         for name in config.data.measurements
         if name not in MEASUREMENTS
     ]
+    problems += _weights_problems(config)
     problems += _fraction_problems(config.split.fractions)
     for name in ("learning_rate_rules", "weight_decay_rules"):
         for pattern, _ in getattr(config.optim, name):
@@ -146,6 +148,27 @@ def _pattern_problem(name: str, pattern: str) -> list[str]:
     except re.error as error:
         return [f'{name}: found "{pattern}", which is no regular expression ({error}).']
     return []
+
+
+def _weights_problems(config: Config) -> list[str]:
+    """What is wrong with the weights that a run is to start from."""
+    name, backbone, problems = config.model.pretrained, config.model.name, []
+    if not name:
+        return []
+    if config.model.initial_weights:
+        problems.append(
+            f'config.model.pretrained: found "{name}" beside config.model.initial_weights='
+            f'"{config.model.initial_weights}"; allowed: one of the two.'
+        )
+    if name not in PRETRAINED:
+        problems.append(f'config.model.pretrained: found "{name}". {near_miss(name, PRETRAINED)}')
+    elif isinstance(backbone, str) and PRETRAINED[name].model != backbone:
+        fitting = [tag for tag, known in PRETRAINED.items() if known.model == backbone]
+        problems.append(
+            f'config.model.pretrained: found "{name}" with config.model.name="{backbone}"; '
+            + (f"allowed: {', '.join(fitting)}." if fitting else "this one has no public weights.")
+        )
+    return problems
 
 
 def _ignored_problems(config: Config) -> list[str]:

@@ -143,6 +143,19 @@ def test_overrides_are_typed(plain):
         (["--config.train.epochs=0.5"], ["warmup_epochs"]),
         (["--config.data.measurements=('log_size',)"], ['Did you mean "log_side"']),
         (["--config.data=3"], ["no such setting"]),
+        (["--config.model.pretrained=swin_s3_tiny.ms_in1k"], ['Did you mean "swin_s3_tiny_224']),
+        (
+            ["--config.model.pretrained=swin_s3_tiny_224.ms_in1k"],
+            ["plankton_cnn_tiny", "no public weights"],
+        ),
+        (
+            [
+                "--config.model.name=vit_tiny_patch16_224",
+                "--config.model.pretrained=swin_s3_tiny_224.ms_in1k",
+                "--config.model.initial_weights=x.pth",
+            ],
+            ["one of the two", "allowed: vit_tiny_patch16_224.augreg_in21k_ft_in1k, vit_tiny"],
+        ),
     ],
 )
 def test_mistakes_are_told_together(plain, overrides, words):

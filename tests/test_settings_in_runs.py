@@ -1,5 +1,6 @@
 """Settings and functions of a configuration file, through training, resuming and evaluation."""
 
+import hashlib
 import json
 import math
 import signal
@@ -148,23 +149,52 @@ def test_settings_do_what_they_say_in_a_whole_run(workspace, name):
 
 
 def test_initial_weights_start_a_run_and_are_not_needed_afterwards(workspace):
+    path = _random_weights(workspace / "start.safetensors")
+    overrides = (
+        *PRETRAINED,
+        f"--config.model.initial_weights={path}",
+        "--config.model.freeze_backbone=true",
+        "--config.train.precision=bfloat16",
+    )
+    told = run("train", *train_arguments(workspace, "started", *overrides)).stderr
+    assert "one of other classes is left out" in told
+    assert "licence of the weights: not stated" in told
+    path.unlink()
+    run("evaluate", "--run", workspace / "started")
+    run("train", *train_arguments(workspace, "started", *overrides))
+
+
+def test_public_weights_start_a_run_that_says_where_they_come_from(workspace):
+    cache = workspace / "cache"
+    cache.mkdir()
+    path = _random_weights(cache / "test_vit.r160_in1k.safetensors")
+    overrides = (
+        *PRETRAINED,
+        "--config.model.pretrained=test_vit.r160_in1k",
+        f"--config.model.weights_cache={cache}",
+        "--config.data.normalisation=backbone",
+    )
+    told = run("train", *train_arguments(workspace, "public", *overrides)).stderr
+    assert "starting from timm/test_vit.r160_in1k; licence of the weights: apache-2.0" in told
+    saved = json.loads((workspace / "public" / "initial_weights.json").read_text())
+    assert saved["tag"] == "test_vit.r160_in1k" and saved["licence"] == "apache-2.0"
+    assert saved["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(b"damaged")
+    run("evaluate", "--run", workspace / "public")
+    told = run("train", *train_arguments(workspace, "again", *overrides), status=2).stderr
+    assert f"{path}: its sha256 is" in told and not (workspace / "again").exists()
+
+
+PRETRAINED = ("--config.model.name=test_vit", "--config.data.image_size=32")
+
+
+def _random_weights(path):
+    """A file of `test_vit` with a head of five classes, in timm's naming."""
     import jax
 
     from plankton_jax import models, weights
 
     model = models.create_model("test_vit", 5, image_size=32, in_channels=3, key=jax.random.key(5))
     named = weights.to_timm(*models.split_model(model)[1:], model)
-    path = workspace / "start.safetensors"
     safetensors.numpy.save_file({key: np.asarray(value) for key, value in named.items()}, path)
-    overrides = (
-        "--config.model.name=test_vit",
-        "--config.data.image_size=32",
-        f"--config.model.initial_weights={path}",
-        "--config.model.freeze_backbone=true",
-        "--config.train.precision=bfloat16",
-    )
-    told = run("train", *train_arguments(workspace, "started", *overrides)).stderr
-    assert "its head is of other classes" in told
-    path.unlink()
-    run("evaluate", "--run", workspace / "started")
-    run("train", *train_arguments(workspace, "started", *overrides))
+    return path

@@ -6,6 +6,7 @@ passed over. A rule without target drops its key.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,21 @@ class Rule:
     source: str
     target: str
     transform: str = "same"
+
+
+@dataclasses.dataclass(frozen=True)
+class OldNames:
+    """How older files name a part of a network, where the name alone does not tell them apart.
+
+    Attributes:
+      marker: a name that only older files have.
+      source: template of the old names.
+      numbers: what is added to a placeholder that is a number, to get the present name.
+    """
+
+    marker: str
+    source: str
+    numbers: Mapping[str, int]
 
 
 def linear(source: str, target: str) -> tuple[Rule, ...]:

@@ -17,8 +17,9 @@ import numpy as np
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import Classifier, flatten_paths, split_model, unflatten_paths
 from plankton_jax.weights.families import FAMILIES
+from plankton_jax.weights.families.old_names import OLD_NAMES
 from plankton_jax.weights.resample import resize_position_embedding, resize_relative_table
-from plankton_jax.weights.rules import Rule
+from plankton_jax.weights.rules import OldNames, Rule
 
 PyTree = dict[str, Any]
 
@@ -99,17 +100,18 @@ def from_timm(
     """The (params, model_state) of `model` with the values of a timm state dict, as NumPy arrays.
 
     Position embeddings and relative position biases are resized to the network's grid and windows,
-    and a first layer for three channels is
-    summed for a network of one.
+    and a first layer for three channels is summed for a network of one. Names of older versions of
+    timm are understood.
 
     Args:
       with_head: False leaves the source's head out and keeps the model's own, for other classes.
 
     Raises:
-      UserError: keys without a place, parameters without a key, arrays of another shape; all of
-        them are listed.
+      UserError: keys without a place, parameters without a key, arrays of another shape, values
+        that are not finite; all of them are listed.
     """
     rules = _rules(model)
+    state_dict = present_names(state_dict, model)
     _, params, model_state = split_model(model)
     targets = flatten_paths(params) | flatten_paths(model_state)
     filled, unplaced, problems = {}, [], []
@@ -123,6 +125,7 @@ def from_timm(
             inward = TRANSFORMS[rule.transform].inward
             shape = targets[path].shape
             filled[path] = _inward(inward, np.asarray(value), shape, model.backbone)
+            problems += _not_finite(name, filled[path])
             if filled[path].shape != shape:
                 problems.append(
                     f"weights: {name} has shape {np.shape(value)}, which does not become the "
@@ -165,7 +168,7 @@ def to_timm(
 # What timm's networks do not have: it keeps its own values and is left out.
 _OURS = "measurements/"
 
-_HEAD_HINT = " For other classes leave the head out (with_head=False)."
+_HEAD_HINT = " For other classes leave the head out (with_head=False, --without-head)."
 
 
 def _rules(model: Classifier) -> tuple[Rule, ...]:
@@ -202,6 +205,46 @@ def _placed(
             if not path or path in targets:
                 return rule, path
     return None, ""
+
+
+def source_classes(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
+    """The classes of a state dict's head; 0 where it has none."""
+    rules = [rule for rule in _rules(model) if rule.target == "head/linear/bias"]
+    fits = (value for rule in rules for name, value in state_dict.items() if rule.source == name)
+    return next((int(np.shape(value)[0]) for value in fits if np.ndim(value)), 0)
+
+
+def source_channels(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
+    """The channels of the images that a state dict is for; 0 where it does not say."""
+    rules = [rule for rule in _rules(model) if rule.transform == "input_convolution"]
+    fits = (value for rule in rules for name, value in state_dict.items() if rule.source == name)
+    return next((int(np.shape(value)[1]) for value in fits if np.ndim(value) == 4), 0)
+
+
+def present_names(state_dict: Mapping[str, Any], model: Classifier) -> Mapping[str, Any]:
+    """The state dict under the names of today's timm."""
+    for old in OLD_NAMES.get(type(model.backbone), ()):
+        if old.marker in state_dict:
+            state_dict = {_present(name, old): value for name, value in state_dict.items()}
+    return state_dict
+
+
+def _present(name: str, old: OldNames) -> str:
+    """Today's name of one key."""
+    match = _pattern(old.source).fullmatch(name)
+    if not match:
+        return name
+    parts = match.groupdict()
+    moved = {part: str(int(parts[part]) + by) for part, by in old.numbers.items()}
+    return old.source.format(**parts | moved)
+
+
+def _not_finite(name: str, value: np.ndarray) -> list[str]:
+    """Says how many values of an array are NaN or infinite."""
+    if value.dtype.kind != "f" or np.isfinite(value).all():
+        return []
+    count = int(value.size - np.isfinite(value).sum())
+    return [f"weights: {name} has {count} values of {value.size} that are NaN or infinite."]
 
 
 def _is_head(name: str, rules: tuple[Rule, ...]) -> bool:

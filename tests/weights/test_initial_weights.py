@@ -1,0 +1,86 @@
+"""What a run takes from the weights it starts from: their values and their normalisation."""
+
+import jax
+import numpy as np
+import pytest
+from weights_support import random_state_dict, write
+
+from plankton_jax import experiment, weights
+from plankton_jax.config import Config
+from plankton_jax.errors import UserError
+from plankton_jax.models import flatten_paths, get_info
+from plankton_jax.taxonomy import Taxonomy
+
+DATA = {"mean": 0.9, "std": 0.1}
+TREE = Taxonomy.flat(tuple("abcde"))
+
+
+def _config(**model):
+    config = Config()
+    config.model.name, config.data.image_size, config.model.in_channels = "test_vit", 32, 3
+    config.data.normalisation = "backbone"
+    for name, value in model.items():
+        setattr(config.model, name, str(value))
+    return config
+
+
+def _network(config, **options):
+    told = []
+    network = experiment.make_network(config, DATA, TREE, notify=told.append, **options)
+    return network, told
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The same weights in timm's names, converted, and in the cache."""
+    name = "test_vit.r160_in1k"
+    write(tmp_path / f"{name}.safetensors", random_state_dict("test_vit"))
+    info = get_info("test_vit")
+    path = str(tmp_path / f"{name}.safetensors")
+    source = weights.open_source(path, "", architecture=info, tag=name)
+    weights.save(tmp_path / "converted.safetensors", weights.convert(source, info))
+    return tmp_path
+
+
+def test_a_file_a_converted_one_and_a_name_start_a_run_alike(files):
+    name = "test_vit.r160_in1k"
+    starts = [
+        _config(initial_weights=files / f"{name}.safetensors"),
+        _config(initial_weights=files / "converted.safetensors"),
+        _config(pretrained=name, weights_cache=files),
+    ]
+    networks, told = zip(*map(_network, starts), strict=True)
+    first = flatten_paths(networks[0].params)
+    drawn = flatten_paths(_network(_config())[0].params)
+    assert not any(np.array_equal(first[path], drawn[path]) for path in first)
+    for network in networks[1:]:
+        assert jax.tree.all(jax.tree.map(np.array_equal, network.params, networks[0].params))
+    assert [origin.licence for origin in (n.provenance for n in networks)] == [
+        "",
+        "apache-2.0",
+        "apache-2.0",
+    ]
+    assert all(len(lines) == 1 and "licence of the weights" in lines[0] for lines in told)
+
+
+def test_normalisation_is_that_of_the_weights_even_when_the_run_goes_on():
+    of_tag = weights.Provenance("x", "0", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    config = _config(pretrained="test_vit.r160_in1k", weights_cache="nowhere")
+    network, _ = _network(config, fresh=False, provenance=of_tag)
+    assert (network.mean, network.std) == (of_tag.mean, of_tag.std)
+    assert network.provenance is of_tag
+    config.model.in_channels = 1
+    network, _ = _network(config, fresh=False, provenance=of_tag)
+    assert network.mean == pytest.approx((0.2,)) and network.std == pytest.approx((0.5,))
+    assert _network(config, fresh=False)[0].mean == (0.5,)
+    config.data.normalisation = "dataset"
+    assert _network(config, fresh=False, provenance=of_tag)[0].mean == (0.9,)
+
+
+def test_what_cannot_start_a_run_is_told(files):
+    with pytest.raises(UserError, match="initial_weights: there is no file some/where"):
+        _network(_config(initial_weights="some/where"))
+    config = _config(initial_weights=files / "converted.safetensors")
+    config.model.name = "vit_tiny_patch16_224"
+    with pytest.raises(UserError, match="weights of test_vit; wanted: those of vit_tiny"):
+        _network(config)
