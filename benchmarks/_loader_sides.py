@@ -49,7 +49,7 @@ def torchvision(
     """The same operations on an `ImageFolder`, batched by a `DataLoader`, normalised."""
     import torch
 
-    _declare_operators()
+    declare_operators()
     from torch.utils.data import DataLoader, RandomSampler
     from torchvision import datasets, transforms
 
@@ -72,7 +72,7 @@ def torchvision(
     return batches
 
 
-def _declare_operators() -> None:
+def declare_operators() -> None:
     """Makes torchvision importable where its compiled operators do not load beside torch: it asks
     for two of them by name, though nothing here calls them."""
     import torch

@@ -23,9 +23,15 @@ def make_batch(size: int, side: int) -> dict[str, jax.Array]:
 
 
 def make_model(config: Config, classes: int) -> Any:
-    """The grey network of `config`."""
-    side, key = config.data.image_size, jax.random.key(0)
-    return models.create_model(config.model.name, classes, image_size=side, in_channels=1, key=key)
+    """The network of `config`."""
+    return models.create_model(
+        config.model.name,
+        classes,
+        image_size=config.data.image_size,
+        in_channels=config.model.in_channels,
+        dtype=jnp.dtype(config.train.precision),
+        key=jax.random.key(0),
+    )
 
 
 def make_training(config: Config, classes: int) -> tuple[Any, Any]:
@@ -36,7 +42,8 @@ def make_training(config: Config, classes: int) -> tuple[Any, Any]:
         del measurements
         return models.apply(graph, params, model_state, images, train=train, key=key)
 
-    network = Network(params, model_state, apply, apply, (0.5,), (0.2,))
+    channels = config.model.in_channels
+    network = Network(params, model_state, apply, apply, (0.5,) * channels, (0.2,) * channels)
     optimizer = optim.make_optimizer(config.optim, params, lambda step: 1e-3)
     step = make_train_step(
         apply,

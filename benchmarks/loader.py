@@ -12,57 +12,20 @@ About five minutes on two cores. Needs the folder or zip of labelled NDSB images
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from typing import Any
 
 from _results import row, write_results
+from _side import Side
 
 import data_builders
 
-HERE = pathlib.Path(__file__).parent
 SIZE = 224
-
-
-class Side:
-    """A process that measures one side on demand, held to some of the cores."""
-
-    def __init__(self, python: str, arguments: list[Any], cores: list[int]):
-        self._process = subprocess.Popen(
-            [python, str(HERE / "_loader_sides.py"), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )
-        self.versions: dict[str, str] = self._line()
-
-    def measure(self) -> float:
-        """Images a second of one pass."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _line(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"the side `{self._process.args}` ended; see its message above")
-        return json.loads(line)
 
 
 def compare(
@@ -73,7 +36,13 @@ def compare(
     with contextlib.ExitStack() as stack:
         running = {}
         for name, (python, path, count) in sides.items():
-            running[name] = Side(python, [name, path, batch_size, SIZE, cores, count], allowed)
+            running[name] = Side(
+                python,
+                "_loader_sides.py",
+                [name, path, batch_size, SIZE, cores, count],
+                cores=allowed,
+                environment={"OMP_NUM_THREADS": "1"},
+            )
             stack.callback(running[name].close)
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(repeats):
@@ -81,7 +50,7 @@ def compare(
                 rates[name].append(side.measure())
             shown = ", ".join(f"{name} {values[-1]:.0f}" for name, values in rates.items())
             print(f"{cores} core(s), turn {turn + 1}: {shown} images/s", flush=True)
-        used = {package: v for side in running.values() for package, v in side.versions.items()}
+        used = {package: v for side in running.values() for package, v in side.ready.items()}
     return rates, used
 
 
