@@ -23,6 +23,7 @@ from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution, Padding
 from plankton_jax.models.pooling import refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 
 Kind = Literal["plain", "fused", "inverted"]
 
@@ -172,7 +173,10 @@ class EfficientNet(nnx.Module):
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of the feature maps: the last of each
         resolution.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -224,7 +228,10 @@ class EfficientNet(nnx.Module):
         for stage, blocks in enumerate(self.blocks):
             stage_key = fold_in_name(key, stage)
             for number, block in enumerate(blocks):
-                x = block(x, train=train, key=fold_in_name(stage_key, number))
+                block_key = fold_in_name(stage_key, number)
+                x = run_block(
+                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
+                )
             maps.append(x)
         x = jax.nn.silu(self.bn2(self.conv_head(x), train=train))
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
