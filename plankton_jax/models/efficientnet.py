@@ -1,4 +1,4 @@
-"""EfficientNetV2 (Tan & Le 2021), in timm's naming and arithmetic.
+"""EfficientNetV2 (Tan & Le 2021), equal to timm's.
 
 Early stages fuse the expansion of a block with its 3x3 convolution, later ones expand, convolve
 each channel alone and gate by squeeze-and-excitation (Hu et al. 2018). SiLU after batch norm,
@@ -8,6 +8,7 @@ norm with epsilon 1e-3.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,7 +22,8 @@ from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution, Padding
 from plankton_jax.models.pooling import refuse_pool
-from plankton_jax.models.regularisation import drop_path, fold_in_name
+from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 
 Kind = Literal["plain", "fused", "inverted"]
 
@@ -34,7 +36,7 @@ class Stage:
       kind: "plain" blocks are one 3x3 convolution; "fused" ones expand in theirs; "inverted" ones
         expand before it, convolve channels alone, and have a gate.
       expansion: width inside a block, in widths of its input.
-      stride: of the first block.
+      stride: of the first block, 1 or 2.
     """
 
     kind: Kind
@@ -72,10 +74,8 @@ class Layers:
     rngs: nnx.Rngs
 
     def convolution(self, in_features: int, features: int, size: int, **options) -> Convolution:
-        return Convolution(
-            in_features, features, size, padding=self.padding, dtype=self.dtype, rngs=self.rngs,
-            **options,
-        )  # fmt: skip
+        options |= {"padding": self.padding, "dtype": self.dtype, "rngs": self.rngs}
+        return Convolution(in_features, features, size, **options)
 
     def norm(self, features: int) -> BatchNorm:
         return BatchNorm(features, epsilon=self.epsilon, dtype=self.dtype)
@@ -173,7 +173,10 @@ class EfficientNet(nnx.Module):
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of the feature maps: the last of each
         resolution.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -191,21 +194,19 @@ class EfficientNet(nnx.Module):
         self.dtype = dtype
         self.feature_dim = config.features
         self.ends = _ends(config.stages)
-        features, number, stride, strides = config.stem, 0, 2, []
+        self.stage_dims = tuple(config.stages[end].width for end in self.ends)
+        strides = [stage.stride for stage in config.stages]
+        self.strides = tuple(2 * math.prod(strides[: end + 1]) for end in self.ends)
+        # As timm's: the last block is one step short of the rate.
         total = sum(stage.depth for stage in config.stages)
+        rates = iter(drop_path_rates(drop_path_rate, total + 1))
+        features = config.stem
         for stage in config.stages:
             blocks = nnx.List()
-            for index in range(stage.depth):
-                blocks.append(BLOCKS[stage.kind](
-                    features, stage, stage.stride if index == 0 else 1,
-                    drop_path_rate * number / total, make,
-                ))  # fmt: skip
-                features, number = stage.width, number + 1
+            for stride in (stage.stride, *(1,) * (stage.depth - 1)):
+                blocks.append(BLOCKS[stage.kind](features, stage, stride, next(rates), make))
+                features = stage.width
             self.blocks.append(blocks)
-            stride *= stage.stride
-            strides.append(stride)
-        self.stage_dims = tuple(config.stages[end].width for end in self.ends)
-        self.strides = tuple(strides[end] for end in self.ends)
         self.conv_head = make.convolution(features, config.features, 1)
         self.bn2 = make.norm(config.features)
 
@@ -227,7 +228,10 @@ class EfficientNet(nnx.Module):
         for stage, blocks in enumerate(self.blocks):
             stage_key = fold_in_name(key, stage)
             for number, block in enumerate(blocks):
-                x = block(x, train=train, key=fold_in_name(stage_key, number))
+                block_key = fold_in_name(stage_key, number)
+                x = run_block(
+                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
+                )
             maps.append(x)
         x = jax.nn.silu(self.bn2(self.conv_head(x), train=train))
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
@@ -236,21 +240,14 @@ class EfficientNet(nnx.Module):
 
 def _ends(stages: Sequence[Stage]) -> tuple[int, ...]:
     """The stages that are the last of their resolution."""
-    return tuple(
-        number
-        for number, following in enumerate((*stages[1:], None))
-        if following is None or following.stride > 1
-    )
+    following = (*stages[1:], None)
+    return tuple(n for n, stage in enumerate(following) if stage is None or stage.stride > 1)
 
 
 def build(
     config: EfficientNetConfig, *, image_size: int, pool: str | None, **options
 ) -> EfficientNet:
-    """The backbone of a configuration for images of any size.
-
-    Raises:
-      UserError: a choice of pooling, which is fixed here.
-    """
+    """The backbone of a configuration for images of any size; a choice of pooling is refused."""
     del image_size
     refuse_pool(pool)
     return EfficientNet(config, **options)
@@ -276,9 +273,7 @@ def _stages(*rows: tuple[int, int]) -> tuple[Stage, ...]:
     )
 
 
-def _efficientnet(
-    name: str, tag: str, config: EfficientNetConfig, size: int, **record
-) -> ModelEntry:
+def _entry(name: str, tag: str, config: EfficientNetConfig, size: int, **record) -> ModelEntry:
     """A network with the record of its public weights."""
     info = ModelInfo(name, "efficientnet", size, timm_name=f"{name}.{tag}", **record)
     return ModelEntry(info, functools.partial(build, config))
@@ -303,9 +298,9 @@ _RW_S = EfficientNetConfig(
 _HALF = {"mean": HALF, "std": HALF, "crop": 1.0}
 
 register(
-    _efficientnet("tf_efficientnetv2_b0", "in1k", _B0, 192, crop=0.875),
-    _efficientnet("tf_efficientnetv2_s", "in21k_ft_in1k", _S, 300, **_HALF),
-    _efficientnet("tf_efficientnetv2_m", "in21k_ft_in1k", _M, 384, **_HALF),
-    _efficientnet("tf_efficientnetv2_l", "in21k_ft_in1k", _L, 384, **_HALF),
-    _efficientnet("efficientnetv2_rw_s", "ra2_in1k", _RW_S, 288, crop=1.0),
+    _entry("tf_efficientnetv2_b0", "in1k", _B0, 192, crop=0.875),
+    _entry("tf_efficientnetv2_s", "in21k_ft_in1k", _S, 300, **_HALF),
+    _entry("tf_efficientnetv2_m", "in21k_ft_in1k", _M, 384, **_HALF),
+    _entry("tf_efficientnetv2_l", "in21k_ft_in1k", _L, 384, **_HALF),
+    _entry("efficientnetv2_rw_s", "ra2_in1k", _RW_S, 288, crop=1.0),
 )

@@ -20,6 +20,7 @@ from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution
 from plankton_jax.models.pooling import average_pool, max_pool, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,10 @@ class ResNet(nnx.Module):
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of each stage's feature map, the first of
         which is the stem's before its pooling.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -202,7 +206,10 @@ class ResNet(nnx.Module):
         for stage in range(1, self.count + 1):
             stage_key = fold_in_name(key, stage)
             for number, block in enumerate(getattr(self, f"layer{stage}")):
-                x = block(x, train=train, key=fold_in_name(stage_key, number))
+                block_key = fold_in_name(stage_key, number)
+                x = run_block(
+                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
+                )
             maps.append(x)
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         return Features(select_stages(maps, indices), pooled=pooled)

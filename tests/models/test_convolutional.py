@@ -208,3 +208,23 @@ def test_initial_values_have_timms_scales():
                 groups = value.shape[3] if path.endswith("conv_dw/kernel") else 1
                 outgoing = value.shape[0] ** 2 * value.shape[3] / groups
                 assert np.std(value) == pytest.approx(np.sqrt(2 / outgoing), rel=0.15), path
+
+
+@pytest.mark.slow
+@families
+def test_blocks_computed_again_backwards_give_the_same(name):
+    results = []
+    for again in (False, True):
+        _, graphdef, params, state = _network(name, drop_path_rate=0.3, rematerialise=again)
+
+        def loss(params, graphdef=graphdef, state=state):
+            key = jax.random.key(1)
+            (logits,), moved = apply(graphdef, params, state, IMAGES, train=True, key=key)
+            return jnp.mean(jax.nn.logsumexp(logits, axis=-1)), moved
+
+        (_, moved), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        results.append(flatten_paths({"gradients": gradients, "state": moved}))
+    plain, again = results
+    scale = max(np.abs(value).max() for value in plain.values())
+    for path, value in plain.items():
+        np.testing.assert_allclose(again[path], value, atol=1e-5 * scale, rtol=0, err_msg=path)
