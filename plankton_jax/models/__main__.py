@@ -82,10 +82,8 @@ def _rows(names: list[str]) -> Iterator[dict[str, Any]]:
 
 def _licence(weights: str | None) -> str:
     """The licence of public weights; empty where there are none or none is stated."""
-    try:
-        from plankton_jax.pretrained import PRETRAINED  # pyright: ignore
-    except ImportError:
-        return ""
+    from plankton_jax.pretrained import PRETRAINED
+
     return PRETRAINED[weights].licence if weights and weights in PRETRAINED else ""
 
 

@@ -82,6 +82,7 @@ def test_the_command_prints_a_table_or_json(capsys):
         "name", "deit_tiny_patch16_224", "vit_tiny_patch16_224",
     ]  # fmt: skip
     assert lines[1].split()[1:5] == ["vit", "5.72", "1.25", "224"]
+    assert lines[1].endswith("  apache-2.0")
     assert main(["--names", "plankton_cnn_tiny", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["family"] == "convnet" and row["image_size"] == 48 and row["licence"] == ""
