@@ -82,6 +82,10 @@ def test_training_loads_neither_tensorflow_nor_torch(module):
     _assert_free_of(f"plankton_jax.{module}", {"tensorflow", "torch", "keras"})
 
 
+def test_weights_load_torch_and_the_hub_only_when_they_are_needed():
+    _assert_free_of("plankton_jax.weights", HEAVY | {"huggingface_hub", "safetensors.torch"})
+
+
 def _assert_free_of(module: str, unwanted: set[str]) -> None:
     script = (
         f"import sys, {module}\nfound = {unwanted!r} & set(sys.modules)\nassert not found, found\n"

@@ -244,7 +244,7 @@ def _not_finite(name: str, value: np.ndarray) -> list[str]:
     if value.dtype.kind != "f" or np.isfinite(value).all():
         return []
     count = int(value.size - np.isfinite(value).sum())
-    return [f"weights: {name} has {count} values of {value.size} that are NaN or infinite."]
+    return [f"weights: {name}: {count} of {value.size} values are NaN or infinite."]
 
 
 def _is_head(name: str, rules: tuple[Rule, ...]) -> bool:
@@ -256,7 +256,8 @@ def _inward(inward: Callable, value: np.ndarray, shape: tuple[int, ...], backbon
     """The transformed value, or the value itself where it has not even the rank."""
     if value.ndim != len(shape) and inward not in (_pointwise, _flat):
         return value
-    return np.ascontiguousarray(inward(value, shape, backbone), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
+        return np.ascontiguousarray(inward(value, shape, backbone), dtype=np.float32)
 
 
 def _leftovers(
