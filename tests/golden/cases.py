@@ -24,7 +24,7 @@ from plankton_jax.weights import from_timm, to_timm
 # Modules of this folder, `golden.<name>_cases`, each with
 #   CASES: dict[str, Case], the networks whose outputs are stored, small enough to run in seconds;
 #   reduced(name) -> Case, any registered name of the family at reduced depth, for the live parity.
-FAMILIES: tuple[str, ...] = ("convnext", "efficientnet", "resnet", "swin")
+FAMILIES: tuple[str, ...] = ("convnext", "efficientnet", "inception", "resnet", "swin", "xception")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Case:
       backbone: what `create_model` takes: a name, or a function of the registry's keywords.
       image_size: side of the input, pixels.
       options: more keywords of `create_model`.
+      kept: how many values are stored of each map and each running statistic, drawn by its name;
+        0: all.
     """
 
     timm_name: str
@@ -46,6 +48,7 @@ class Case:
     num_classes: int = 7
     batch: int = 4
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kept: int = 0
 
     def model(self) -> Classifier:
         """This package's network."""
@@ -65,8 +68,7 @@ class Case:
             num_classes=self.num_classes,
             in_chans=self.in_channels,
             drop_rate=0.0,
-            drop_path_rate=0.0,
-            **self.timm_options,
+            **({"drop_path_rate": 0.0} | dict(self.timm_options)),
         )
 
     def inputs(self, seed: str) -> tuple[np.ndarray, np.ndarray]:
