@@ -10,7 +10,7 @@ from plankton_jax.models.xception_aligned import XCEPTION_41, BlockConfig, build
 def _legacy(**options) -> Case:
     # timm's network takes no drop path; timm passes over options that are None.
     name = "legacy_xception"
-    return Case(name, {"drop_path_rate": None}, name, 119, kept=512, **options)
+    return Case(name, {"drop_path_rate": None}, name, 119, kept=128, **options)
 
 
 def _aligned(blocks: tuple[BlockConfig, ...], image_size: int, **options) -> Case:
