@@ -38,6 +38,9 @@ class Case:
       options: more keywords of `create_model`.
       kept: how many values are stored of each map and each running statistic, drawn by its name;
         0: all.
+      offset: added to the offsets of batch norms. Deep networks of random weights double a
+        rounding error every few layers, as a ReLU cuts half of the values off; the more of them
+        pass, the less.
     """
 
     timm_name: str
@@ -49,6 +52,7 @@ class Case:
     batch: int = 4
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kept: int = 0
+    offset: float = 0.0
 
     def model(self) -> Classifier:
         """This package's network."""
@@ -71,6 +75,15 @@ class Case:
             **({"drop_path_rate": 0.0} | dict(self.timm_options)),
         )
 
+    def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """Random values for a state dict in timm's naming."""
+        values = random_weights(shapes)
+        for name in shapes:
+            norm, _, last = name.rpartition(".")
+            if last == "bias" and f"{norm}.running_mean" in shapes:
+                values[name] += np.float32(self.offset)
+        return values
+
     def inputs(self, seed: str) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels, from the seed's text alone."""
         images = random_images(seed, self.batch, self.image_size, self.in_channels)
@@ -91,7 +104,7 @@ def run_ours(case: Case, seed: str) -> dict[str, Any]:
     model = case.model()
     graphdef, params, state = split_model(model)
     named = to_timm(params, state, model)
-    weights = random_weights({name: value.shape for name, value in named.items()})
+    weights = case.weights({name: value.shape for name, value in named.items()})
     params, state = from_timm(weights, model)
     images, labels = case.inputs(seed)
 

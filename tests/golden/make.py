@@ -52,7 +52,7 @@ def make_family(family: str) -> None:
     arrays = {"versions": np.array([f"timm {timm.__version__}", f"torch {torch.__version__}"])}
     for name, case in importlib.import_module(f"golden.{family}_cases").CASES.items():
         original = case.timm_model(timm)
-        timm_support.load(original, random_weights(timm_support.shapes(original)))
+        timm_support.load(original, case.weights(timm_support.shapes(original)))
         results = timm_support.run_case(original, *case.inputs(f"{family}/{name}"))
         sums = checksums(results["gradients"])
         names = sorted(sums)

@@ -10,7 +10,7 @@ from plankton_jax.models.xception_aligned import XCEPTION_41, BlockConfig, build
 def _legacy(**options) -> Case:
     # timm's network takes no drop path; timm passes over options that are None.
     name = "legacy_xception"
-    return Case(name, {"drop_path_rate": None}, name, 119, kept=128, **options)
+    return Case(name, {"drop_path_rate": None}, name, 119, kept=128, offset=1.0, **options)
 
 
 def _aligned(blocks: tuple[BlockConfig, ...], image_size: int, **options) -> Case:
@@ -25,6 +25,7 @@ def _aligned(blocks: tuple[BlockConfig, ...], image_size: int, **options) -> Cas
         })  # fmt: skip
         width = block.widths[-1]
     backbone = functools.partial(build, blocks)
+    options = {"offset": 1.0} | options
     return Case("xception41", {"block_cfg": described}, backbone, image_size, **options)
 
 
