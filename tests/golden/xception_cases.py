@@ -10,7 +10,7 @@ from plankton_jax.models.xception_aligned import XCEPTION_41, BlockConfig, build
 def _legacy(**options) -> Case:
     # timm's network takes no drop path; timm passes over options that are None.
     name = "legacy_xception"
-    return Case(name, {"drop_path_rate": None}, name, 119, kept=128, offset=1.0, **options)
+    return Case(name, {"drop_path_rate": None}, name, 96, kept=128, offset=2.0, **options)
 
 
 def _aligned(blocks: tuple[BlockConfig, ...], image_size: int, **options) -> Case:
@@ -38,7 +38,7 @@ _SMALL = (
 )
 
 CASES = {
-    "legacy": _legacy(in_channels=1),
+    "legacy": _legacy(),
     "aligned": _aligned(_SMALL, 32, kept=4096),
     "aligned_odd": _aligned(_SMALL, 37, in_channels=1, kept=4096),
 }
