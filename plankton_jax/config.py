@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-LOSSES = ("cross_entropy",)
+LOSSES = ("cross_entropy", "auxiliary_cross_entropy")
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 OPTIMIZERS = ("adamw", "sgd")
 MEASUREMENTS = ("log_side", "log_elongation")

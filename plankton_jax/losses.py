@@ -36,7 +36,23 @@ def cross_entropy(
     return (1.0 - label_smoothing) * nll + label_smoothing * uniform
 
 
-NAMED = {"cross_entropy": cross_entropy}
+def auxiliary_cross_entropy(
+    level_logits: LevelLogits, labels: Int[Array, "b levels"], *, label_smoothing: float = 0.0
+) -> Float[Array, " b"]:
+    """Cross-entropy of the leaf, and 0.4 times that of the auxiliary classifier's logits.
+
+    The head "auxiliary" gives those first. The weight is torchvision's for Inception v3 (.3 in
+    Szegedy et al. 2015).
+    """
+    auxiliary, *_, leaves = level_logits
+    smooth = functools.partial(cross_entropy, labels=labels, label_smoothing=label_smoothing)
+    return smooth((leaves,)) + 0.4 * smooth((auxiliary,))
+
+
+NAMED = {
+    "cross_entropy": cross_entropy,
+    "auxiliary_cross_entropy": auxiliary_cross_entropy,
+}
 
 
 def make_loss(config: LossConfig) -> Loss:

@@ -4,9 +4,11 @@ The registries of `plankton_jax.models` and `plankton_jax.heads` say what the na
 test holds both equal.
 """
 
-HEADS = ("linear",)
+HEADS = ("auxiliary", "linear")
 
 BACKBONES = (
+    "bcnn_base_b",
+    "bcnn_base_c",
     "deit3_base_patch16_224",
     "deit3_large_patch16_224",
     "deit3_small_patch16_224",
@@ -16,6 +18,9 @@ BACKBONES = (
     "deit_small_patch16_224",
     "deit_tiny_distilled_patch16_224",
     "deit_tiny_patch16_224",
+    "inception_v3",
+    "inception_v4",
+    "legacy_xception",
     "plankton_cnn_small",
     "plankton_cnn_tiny",
     "swin_base_patch4_window7_224",
@@ -39,4 +44,5 @@ BACKBONES = (
     "vit_small_patch32_224",
     "vit_tiny_patch16_224",
     "vit_tiny_patch16_384",
+    "xception41",
 )

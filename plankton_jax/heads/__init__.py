@@ -8,11 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from plankton_jax.errors import UserError, near_miss
+from plankton_jax.heads.auxiliary import AuxiliaryHead
 from plankton_jax.heads.linear import LinearHead
 
-__all__ = ["LinearHead", "find", "list_heads"]
+__all__ = ["AuxiliaryHead", "LinearHead", "find", "list_heads"]
 
-_HEADS: dict[str, Callable[..., Any]] = {"linear": LinearHead}
+_HEADS: dict[str, Callable[..., Any]] = {
+    "auxiliary": AuxiliaryHead,
+    "linear": LinearHead,
+}
 
 
 def list_heads() -> tuple[str, ...]:

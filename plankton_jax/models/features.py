@@ -13,7 +13,7 @@ from plankton_jax.errors import UserError
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["stages", "pooled", "tokens", "distilled"],
+    data_fields=["stages", "pooled", "tokens", "distilled", "auxiliary"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Features:
       tokens: a transformer's sequence after the final norm where that norm comes before pooling,
         prefix tokens (class, distillation) first.
       distilled: the distillation token after the final norm, which a second linear head reads.
+      auxiliary: in training, what an auxiliary classifier within the network reads.
     """
 
     stages: tuple[Float[Array, "b h w c"], ...]
     pooled: Float[Array, "b d"]
     tokens: Float[Array, "b n d"] | None = None
     distilled: Float[Array, "b d"] | None = None
+    auxiliary: Float[Array, "b d2"] | None = None
 
 
 def select_stages(stages: Sequence[Array], indices: Sequence[int] | None) -> tuple[Array, ...]:

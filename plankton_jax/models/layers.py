@@ -21,7 +21,7 @@ from plankton_jax.models._depthwise import Pads, convolve_depthwise
 from plankton_jax.models._winograd import convolve_winograd
 from plankton_jax.models.initialisers import normal
 
-Padding = Literal["symmetric", "same"]
+Padding = Literal["symmetric", "same", "valid"]
 Method = Literal["auto", "direct", "matmul"]
 
 # --------------------------------------------------------------------------------- convolution
@@ -40,9 +40,9 @@ def convolve(
 
     `padding="symmetric"` adds `(size - 1) // 2` zeros on every side, as torch's usual setting;
     `"same"` adds what makes the output `ceil(size / stride)` long, the odd one at the far end,
-    as TensorFlow does. `groups` is 1 or the number of channels (`i` is 1 then). `method="auto"`
-    takes `"matmul"` for float32 on a CPU and `"direct"` (XLA's own) everywhere else; the two
-    agree up to rounding.
+    as TensorFlow does; `"valid"` adds none. `groups` is 1 or the number of channels (`i` is 1
+    then). `method="auto"` takes `"matmul"` for float32 on a CPU and `"direct"` (XLA's own)
+    everywhere else; the two agree up to rounding.
     """
     pads = _pads(inputs.shape[1:3], kernel.shape[:2], stride, padding)
     if method == "auto":
@@ -55,8 +55,9 @@ def convolve(
     if kernel.shape[:2] == (1, 1):
         return _convolve_pointwise(inputs, kernel, stride)
     even = inputs.shape[1] % 2 == 0 and inputs.shape[2] % 2 == 0
+    padded = pads == ((1, 1), (1, 1))
     # Below 8 channels the transforms cost more than the products they save.
-    if kernel.shape[:2] == (3, 3) and stride == 1 and even and inputs.shape[-1] >= 8:
+    if kernel.shape[:2] == (3, 3) and stride == 1 and padded and even and inputs.shape[-1] >= 8:
         return convolve_winograd(inputs, kernel)
     return _convolve_patches(inputs, kernel, stride, pads)
 
@@ -64,6 +65,8 @@ def convolve(
 def _pads(
     size: tuple[int, ...], kernel_size: tuple[int, ...], stride: int, padding: Padding
 ) -> Pads:
+    if padding == "valid":
+        return (0, 0), (0, 0)
     if padding == "symmetric":
         before = [(length - 1) // 2 for length in kernel_size]
         return (before[0], before[0]), (before[1], before[1])
@@ -125,17 +128,18 @@ def _matmul(inputs: Array, weights: Array) -> Array:
 
 
 class Convolution(nnx.Module):
-    """A square convolution; float32 parameters, computed in `dtype`.
+    """A convolution; float32 parameters, computed in `dtype`.
 
-    The kernel starts from He et al. 2015's normal distribution over the outgoing connections,
-    the bias from zeros. The arithmetic and its options are those of `convolve`.
+    `kernel_size` is a side, or height and width. The kernel starts from He et al. 2015's normal
+    distribution over the outgoing connections, the bias from zeros. The arithmetic and its options
+    are those of `convolve`.
     """
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        kernel_size: int = 3,
+        kernel_size: int | tuple[int, int] = 3,
         *,
         stride: int = 1,
         padding: Padding = "symmetric",
@@ -144,8 +148,9 @@ class Convolution(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        shape = (kernel_size, kernel_size, in_features // groups, out_features)
-        deviation = math.sqrt(2.0 * groups / (kernel_size**2 * out_features))
+        sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        shape = (*sides, in_features // groups, out_features)
+        deviation = math.sqrt(2.0 * groups / (math.prod(sides) * out_features))
         self.kernel = nnx.Param(normal(deviation)(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else None
         self.stride = stride

@@ -24,7 +24,7 @@ from plankton_jax.weights import from_timm, to_timm
 # Modules of this folder, `golden.<name>_cases`, each with
 #   CASES: dict[str, Case], the networks whose outputs are stored, small enough to run in seconds;
 #   reduced(name) -> Case, any registered name of the family at reduced depth, for the live parity.
-FAMILIES: tuple[str, ...] = ("convnext", "efficientnet", "resnet", "swin")
+FAMILIES: tuple[str, ...] = ("convnext", "efficientnet", "inception", "resnet", "swin", "xception")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Case:
       backbone: what `create_model` takes: a name, or a function of the registry's keywords.
       image_size: side of the input, pixels.
       options: more keywords of `create_model`.
+      kept: how many values are stored of each map and each running statistic, drawn by its name;
+        0: all.
+      offset: added to the offsets of batch norms. Deep networks of random weights double a
+        rounding error every few layers, as a ReLU cuts half of the values off; the more of them
+        pass, the less.
     """
 
     timm_name: str
@@ -46,6 +51,8 @@ class Case:
     num_classes: int = 7
     batch: int = 4
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kept: int = 0
+    offset: float = 0.0
 
     def model(self) -> Classifier:
         """This package's network."""
@@ -65,9 +72,17 @@ class Case:
             num_classes=self.num_classes,
             in_chans=self.in_channels,
             drop_rate=0.0,
-            drop_path_rate=0.0,
-            **self.timm_options,
+            **({"drop_path_rate": 0.0} | dict(self.timm_options)),
         )
+
+    def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """Random values for a state dict in timm's naming."""
+        values = random_weights(shapes)
+        for name in shapes:
+            norm, _, last = name.rpartition(".")
+            if last == "bias" and f"{norm}.running_mean" in shapes:
+                values[name] += np.float32(self.offset)
+        return values
 
     def inputs(self, seed: str) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels, from the seed's text alone."""
@@ -89,7 +104,7 @@ def run_ours(case: Case, seed: str) -> dict[str, Any]:
     model = case.model()
     graphdef, params, state = split_model(model)
     named = to_timm(params, state, model)
-    weights = random_weights({name: value.shape for name, value in named.items()})
+    weights = case.weights({name: value.shape for name, value in named.items()})
     params, state = from_timm(weights, model)
     images, labels = case.inputs(seed)
 

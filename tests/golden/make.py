@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import timm_support
 from golden.cases import FAMILIES
 from golden.variants import BATCH, VIT_VARIANTS, VitVariant
-from golden.weights import checksums, random_images, random_weights
+from golden.weights import checksums, random_images, random_weights, thinned
 from timm_support import timm, torch
 
 FOLDER = pathlib.Path(__file__).parent
@@ -52,7 +52,7 @@ def make_family(family: str) -> None:
     arrays = {"versions": np.array([f"timm {timm.__version__}", f"torch {torch.__version__}"])}
     for name, case in importlib.import_module(f"golden.{family}_cases").CASES.items():
         original = case.timm_model(timm)
-        timm_support.load(original, random_weights(timm_support.shapes(original)))
+        timm_support.load(original, case.weights(timm_support.shapes(original)))
         results = timm_support.run_case(original, *case.inputs(f"{family}/{name}"))
         sums = checksums(results["gradients"])
         names = sorted(sums)
@@ -67,7 +67,10 @@ def make_family(family: str) -> None:
         stored["gradient_names"] = np.array(names)
         stored["gradient_checksums"] = np.stack([sums[key] for key in names])
         stored["gradient_rounding"] = np.array([results["rounding"][key] for key in names])
-        arrays |= {f"{name}/{key}": value for key, value in stored.items()}
+        arrays |= {
+            f"{name}/{key}": value if key.startswith("gradient") else thinned(key, value, case.kept)
+            for key, value in stored.items()
+        }
     np.savez_compressed(FOLDER / f"{family}.npz", **arrays)
 
 

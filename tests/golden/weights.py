@@ -28,6 +28,13 @@ def checksums(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.array(_checksum(name, value)) for name, value in gradients.items()}
 
 
+def thinned(name: str, value: np.ndarray, kept: int) -> np.ndarray:
+    """As many values of a larger array, from places that its name alone chooses; 0: all of it."""
+    if not 0 < kept < value.size:
+        return value
+    return value.ravel()[generator(f"places of {name}").integers(value.size, size=kept)]
+
+
 def _checksum(name: str, value: np.ndarray) -> tuple[float, float]:
     value = np.asarray(value, np.float64).ravel()
     direction = generator(f"direction of {name}").normal(size=value.shape)

@@ -26,7 +26,7 @@ def reference(inputs, kernel, stride, padding, groups):
         inputs,
         kernel,
         (stride, stride),
-        "SAME" if padding == "same" else before,
+        before if padding == "symmetric" else padding.upper(),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -116,6 +116,13 @@ def test_depthwise_convolution_of_a_whole_network_equals_xla(side, channels):
     assert_same(normal(0, 8, side, side, channels), kernel, groups=channels)
 
 
+@pytest.mark.parametrize("size", [(1, 7), (7, 1), (1, 3), (3, 1), (3, 3), (5, 5)])
+@pytest.mark.parametrize("padding", ["symmetric", "same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernels_of_any_shape_and_no_padding_equal_xla(size, padding, stride):
+    assert_same(normal(0, 2, 10, 8, 8), normal(1, *size, 8, 5), stride, padding)
+
+
 def test_grouped_convolution_equals_xla():
     assert_same(normal(0, 2, 6, 6, 8), normal(1, 3, 3, 4, 6), groups=2)
 
@@ -146,6 +153,12 @@ def test_convolution_module_computes_in_its_dtype_and_keeps_float32_parameters()
     layer = Convolution(4, 6, use_bias=True, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert layer(normal(0, 2, 8, 8, 4)).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer))} == {jnp.dtype("float32")}
+
+
+def test_convolution_module_takes_height_and_width():
+    module = Convolution(8, 4, (1, 7), padding="valid", rngs=nnx.Rngs(0))
+    assert module.kernel.shape == (1, 7, 8, 4)
+    assert module(normal(0, 2, 9, 9, 8)).shape == (2, 9, 3, 4)
 
 
 def test_convolution_starts_with_the_variance_of_he_initialisation():

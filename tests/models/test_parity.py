@@ -17,7 +17,6 @@ from golden.cases import (  # noqa: E402
     relative_norm,
     run_ours,
 )
-from golden.weights import random_weights  # noqa: E402
 from timm_support import timm, torch  # noqa: E402
 
 from plankton_jax.models import create_model, get_info, list_models, split_model  # noqa: E402
@@ -28,7 +27,7 @@ NAMES = [name for name in list_models() if get_info(name).family in FAMILIES]
 
 def _compare(case, seed):
     original = case.timm_model(timm)
-    timm_support.load(original, random_weights(timm_support.shapes(original)))
+    timm_support.load(original, case.weights(timm_support.shapes(original)))
     expected = timm_support.run_case(original, *case.inputs(seed))
     found = run_ours(case, seed)
     assert_equal_features(found, expected)

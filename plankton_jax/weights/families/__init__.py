@@ -6,10 +6,31 @@ passed over.
 
 from flax import nnx
 
-from plankton_jax.weights.families import convnext, efficientnet, resnet, swin, vit
+from plankton_jax.weights.families import (
+    convnext,
+    efficientnet,
+    inception_v3,
+    inception_v4,
+    resnet,
+    swin,
+    vit,
+    xception,
+    xception_aligned,
+)
 from plankton_jax.weights.rules import Rule
 
 FAMILIES: dict[type[nnx.Module], tuple[Rule, ...]] = {
-    family.BACKBONE: family.RULES for family in (convnext, efficientnet, resnet, swin, vit)
+    family.BACKBONE: family.RULES
+    for family in (
+        convnext,
+        efficientnet,
+        inception_v3,
+        inception_v4,
+        resnet,
+        swin,
+        vit,
+        xception,
+        xception_aligned,
+    )
 }
 """The table of each kind of backbone."""
