@@ -77,7 +77,12 @@ def measure(
     with contextlib.ExitStack() as stack:
         sides = {}
         for side, python in pythons.items():
-            sides[side] = Side(python, "_backbone_sides.py", [side, *arguments])
+            sides[side] = Side(
+                python,
+                "_backbone_sides.py",
+                [side, *arguments],
+                environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # they share the device
+            )
             stack.callback(sides[side].close)
         turns: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for _ in range(options.repeats):
@@ -124,7 +129,8 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of timm")
-    parser.add_argument("--names", nargs="*", help="some of the networks; all by default")
+    known = sorted({*ON_CPU, *ON_ACCELERATOR})
+    parser.add_argument("--names", nargs="*", choices=known, help="some of them; default: all")
     parser.add_argument("--batch-size", type=int, help="8 on a CPU, 128 elsewhere")
     parser.add_argument("--steps", type=int, help="steps in a turn")
     parser.add_argument("--repeats", type=int, default=3)
@@ -140,7 +146,8 @@ def main() -> None:
     rows, used = [], {}
     for name in options.names or networks:
         for mode in MODES:
-            result, versions = compare(name, mode, networks[name], device["rate"], options)
+            size = (ON_CPU | ON_ACCELERATOR | networks)[name]
+            result, versions = compare(name, mode, size, device["rate"], options)
             rows.append(result)
             used |= versions
     notes = {

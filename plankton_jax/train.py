@@ -89,7 +89,8 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
 
     # ------------------------------------------------------------------- everything that can fail
     data = experiment.open_data(config, notify=_note)
-    fresh = not any((workdir / "checkpoints").glob("[0-9]*"))
+    # A save that was cut short leaves a folder whose name begins with its step.
+    fresh = not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     training = experiment.make_training(
         config,
         data,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,12 @@ def test_initial_weights_start_a_run_and_are_not_needed_afterwards(workspace):
     path.unlink()
     run("evaluate", "--run", workspace / "started")
     run("train", *train_arguments(workspace, "started", *overrides))
+    # Killed in its first save, a run has no checkpoint yet and starts from the weights again.
+    folder = workspace / "started" / "checkpoints"
+    shutil.rmtree(folder)
+    (folder / "5.orbax-checkpoint-tmp").mkdir(parents=True)
+    told = run("train", *train_arguments(workspace, "started", *overrides), status=2).stderr
+    assert str(path) in told
 
 
 def test_public_weights_start_a_run_that_says_where_they_come_from(workspace):
