@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint bench parity clean
+.PHONY: install demo test lint bench bench-backbones parity clean
 
 install: $(INSTALLED)
 
@@ -51,6 +51,10 @@ bench: install $(if $(NDSB),$(VENV)-parity/.installed)
 	$(BIN)/python benchmarks/warm_start.py
 	$(BIN)/python benchmarks/host_memory.py
 	$(if $(NDSB),$(BIN)/python benchmarks/loader.py --ndsb $(NDSB) --peer-python $(VENV)-parity/bin/python)
+
+# Every kind of network against timm in PyTorch, about half an hour on two cores.
+bench-backbones: install $(VENV)-parity/.installed
+	$(BIN)/python benchmarks/backbones.py --peer-python $(VENV)-parity/bin/python
 
 clean:
 	rm -rf $(VENV) $(VENV)-parity build .pytest_cache .ruff_cache .hypothesis

@@ -13,6 +13,15 @@ LOSSES = ("cross_entropy", "auxiliary_cross_entropy")
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 OPTIMIZERS = ("adamw", "sgd")
 MEASUREMENTS = ("log_side", "log_elongation")
+UNDECAYED = (
+    "bias",
+    "scale",
+    "gamma",
+    "cls_token",
+    "dist_token",
+    "pos_embed",
+    "relative_position_bias_table",
+)
 METRICS = (
     "micro_accuracy",
     "macro_accuracy",
@@ -284,8 +293,9 @@ class OptimConfig:
         "must be covered and every rule must match one.",
     )
     weight_decay_rules: tuple[tuple[str, float], ...] = setting(
-        ((".*(bias|scale)$", 0.0), (".*", 1.0)),
-        "(regex, factor) over parameter paths, as learning_rate_rules.",
+        ((f".*({'|'.join(UNDECAYED)})$", 0.0), (".*", 1.0)),
+        "(regex, factor) over parameter paths, as learning_rate_rules. Spared are, as in timm, "
+        "offsets, factors, tokens and what says where a token is.",
     )
 
 

@@ -1,6 +1,7 @@
 """Schedules, rules and optimisers: closed forms, and PyTorch where it is installed."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from plankton_jax import optim
+from plankton_jax import models, optim
 from plankton_jax.config import OptimConfig
 from plankton_jax.errors import UserError
 
@@ -186,3 +188,25 @@ def test_learning_rate_factors_multiply_the_update():
 def test_rules_that_do_not_fit_are_refused(rules, words):
     with pytest.raises(UserError, match=words.replace("(", r"\(").replace("*", r"\*")):
         _run(OptimConfig(learning_rate_rules=rules), steps=1)
+
+
+SPARED = (
+    "vit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "deit3_small_patch16_224",
+    "convnextv2_atto",
+    "resnet18",
+)
+
+
+@pytest.mark.parametrize("name", SPARED)
+def test_by_default_what_timm_spares_from_decay_is_spared(name):
+    # timm: what has one axis, and position embeddings, tokens and relative position biases.
+    make = functools.partial(models.create_model, name, 3, key=jax.random.key(0))
+    params = models.split_model(nnx.eval_shape(make))[1]
+    rules = OptimConfig().weight_decay_rules
+    factors = models.flatten_paths(optim.apply_rules(rules, params, "weight_decay_rules"))
+    leaves = models.flatten_paths(params)
+    named = ("cls_token", "pos_embed", "relative_position_bias_table")
+    spared = {path for path in leaves if leaves[path].ndim == 1 or path.endswith(named)}
+    assert {path for path, factor in factors.items() if factor == 0} == spared
