@@ -208,10 +208,11 @@ def _placed(
 
 
 def source_classes(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
-    """The classes of a state dict's head; 0 where it has none."""
-    rules = [rule for rule in _rules(model) if rule.target == "head/linear/bias"]
-    fits = (value for rule in rules for name, value in state_dict.items() if rule.source == name)
-    return next((int(np.shape(value)[0]) for value in fits if np.ndim(value)), 0)
+    """The classes of a state dict's head, be it whole or a part; 0 where it has none."""
+    rules = [rule for rule in _rules(model) if rule.target.startswith("head/")]
+    shapes = {r.target: np.shape(state_dict[r.source]) for r in rules if r.source in state_dict}
+    order = ("head/linear/bias", "head/linear/kernel", *shapes)
+    return next((shapes[path][0] for path in order if shapes.get(path)), len(shapes))
 
 
 def source_channels(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:

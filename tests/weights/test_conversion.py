@@ -147,6 +147,29 @@ def test_values_that_are_not_finite_are_named(tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "missing"),
+    [
+        ("test_vit", {"head.weight"}, "head/linear/bias"),
+        ("test_vit", {"head.bias"}, "head/linear/kernel"),
+        (
+            "deit_tiny_distilled_patch16_224",
+            {"head_dist.weight", "head_dist.bias"},
+            "head/linear/bias, head/linear/kernel",
+        ),
+        ("swin_tiny_patch4_window7_224", {"head.fc.weight"}, "head/linear/bias"),
+    ],
+)
+def test_a_part_of_a_head_is_no_file_without_one(tmp_path, name, kept, missing):
+    source = random_state_dict(name)
+    part = {n: v for n, v in source.items() if not n.startswith("head") or n in kept}
+    path = write(tmp_path / "t.safetensors", part)
+    with pytest.raises(UserError, match=f"the source does not fill: {missing}\\."):
+        _convert(path, tmp_path / "x.safetensors", name)
+    told = _convert(path, tmp_path / "x.safetensors", name, with_head=False)
+    assert told == [] and load_model(tmp_path / "x.safetensors").info.num_classes == 0
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     path = write(tmp_path / "t.safetensors", random_state_dict("test_vit"))
     _convert(path, tmp_path / "x.safetensors")
