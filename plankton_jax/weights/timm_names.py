@@ -215,6 +215,14 @@ def source_classes(state_dict: Mapping[str, np.ndarray], model: Classifier) -> i
     return next((shapes[path][0] for path in order if shapes.get(path)), len(shapes))
 
 
+def fits_head(state_dict: Mapping[str, np.ndarray], model: Classifier, num_classes: int) -> bool:
+    """Whether a state dict has a head of these classes and the network one that timm has too."""
+    patterns = [_pattern(rule.target) for rule in _rules(model)]
+    own = [path for path in flatten_paths(split_model(model)[1]) if path.startswith("head/")]
+    known = all(any(pattern.fullmatch(path) for pattern in patterns) for path in own)
+    return known and source_classes(state_dict, model) == num_classes
+
+
 def source_channels(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
     """The channels of the images that a state dict is for; 0 where it does not say."""
     rules = [rule for rule in _rules(model) if rule.transform == "input_convolution"]

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from weights_support import random_state_dict, write
 
 from plankton_jax import experiment, weights
@@ -61,6 +62,60 @@ def test_a_file_a_converted_one_and_a_name_start_a_run_alike(files):
         "apache-2.0",
     ]
     assert all(len(lines) == 1 and "licence of the weights" in lines[0] for lines in told)
+
+
+HEADS = {
+    "none": {"head.weight": None, "head.bias": None},
+    "other classes": {"head.weight": np.ones((7, 64), np.float32), "head.bias": np.ones(7)},
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_of_other_classes_is_left_out(tmp_path, head):
+    network, told = _network(_config(initial_weights=_with(tmp_path, HEADS[head])))
+    assert "no head of this run's classes, which starts anew" in told[1]
+    drawn = _network(_config())[0].params["head"]
+    assert jax.tree.all(jax.tree.map(np.array_equal, network.params["head"], drawn))
+
+
+FAULTS = {
+    "NaN": ({"head.bias": np.full(5, np.nan)}, "head.bias: 5 of 5 values are NaN or infinite"),
+    "no kernel": ({"head.weight": None}, "the source does not fill: head/linear/kernel"),
+    "no offset": ({"head.bias": None}, "the source does not fill: head/linear/bias"),
+    "another width": ({"head.weight": np.ones((5, 63))}, r"head.weight has shape \(5, 63\)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_amiss_in_a_head_of_these_classes_is_told(tmp_path, fault):
+    changed, message = FAULTS[fault]
+    with pytest.raises(UserError, match=message):
+        _network(_config(initial_weights=_with(tmp_path, changed)))
+
+
+def test_a_head_that_timm_does_not_have_starts_anew(tmp_path):
+    config = _config(initial_weights=_with(tmp_path, {}))
+    config.model.head = _Twice
+    network, told = _network(config)
+    assert len(told) == 2 and set(network.params["head"]) == {"other"}
+
+
+class _Twice(nnx.Module):
+    """A head of as many classes whose parameters have names of its own."""
+
+    def __init__(self, backbone, num_classes, *, taxonomy, drop_rate, dtype, rngs):
+        del taxonomy, drop_rate, dtype
+        self.other = nnx.Linear(backbone.feature_dim, num_classes, rngs=rngs)
+
+    def __call__(self, features, *, train=False, key=None):
+        return (2 * self.other(features.pooled),)
+
+
+def _with(folder, changed):
+    """A file of weights of five classes, some of them replaced or, where None, left out."""
+    arrays = random_state_dict("test_vit") | changed
+    kept = {name: value for name, value in arrays.items() if value is not None}
+    return write(folder / "changed.safetensors", kept)
 
 
 def test_normalisation_is_that_of_the_weights_even_when_the_run_goes_on():
