@@ -125,7 +125,7 @@ def from_timm(
             inward = TRANSFORMS[rule.transform].inward
             shape = targets[path].shape
             filled[path] = _inward(inward, np.asarray(value), shape, model.backbone)
-            problems += _not_finite(name, filled[path])
+            problems += not_finite(name, filled[path])
             if filled[path].shape != shape:
                 problems.append(
                     f"weights: {name} has shape {np.shape(value)}, which does not become the "
@@ -248,7 +248,7 @@ def _present(name: str, old: OldNames) -> str:
     return old.source.format(**parts | moved)
 
 
-def _not_finite(name: str, value: np.ndarray) -> list[str]:
+def not_finite(name: str, value: np.ndarray) -> list[str]:
     """Says how many values of an array are NaN or infinite."""
     if value.dtype.kind != "f" or np.isfinite(value).all():
         return []

@@ -201,6 +201,10 @@ def test_files_that_are_not_converted_or_damaged_are_refused(tmp_path):
     safetensors.numpy.save_file(arrays, tmp_path / "z.safetensors", metadata)
     with pytest.raises(UserError, match="backbone/cls_token should have shape"):
         load_model(tmp_path / "z.safetensors")
+    arrays["backbone/cls_token"] = np.full((1, 1, 64), np.nan, np.float32)
+    safetensors.numpy.save_file(arrays, tmp_path / "z.safetensors", metadata)
+    with pytest.raises(UserError, match="z.safetensors: backbone/cls_token: 64 of 64 values are N"):
+        load_model(tmp_path / "z.safetensors")
     safetensors.numpy.save_file(arrays, tmp_path / "z.safetensors", {"plankton_jax": "{}"})
     with pytest.raises(UserError, match="Convert the source anew"):
         load_model(tmp_path / "z.safetensors")
