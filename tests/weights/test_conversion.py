@@ -114,6 +114,17 @@ def test_old_names_of_swin_are_understood(tmp_path):
     assert equal(found, read_safetensors(tmp_path / "x.safetensors"))
 
 
+def test_the_layer_before_the_head_of_old_vits_is_dropped(tmp_path):
+    source = random_state_dict("test_vit")
+    old = source | {
+        "pre_logits.fc.weight": np.ones((64, 64), np.float32),
+        "pre_logits.fc.bias": np.ones(64, np.float32),
+    }
+    assert _convert(write(tmp_path / "old.safetensors", old), tmp_path / "x.safetensors") == []
+    _convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors", to="timm")
+    assert equal(read_safetensors(tmp_path / "y.safetensors"), source)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_other_precisions_become_float32(tmp_path, dtype):
     source = {n: v.astype(dtype) for n, v in random_state_dict("test_vit").items()}
