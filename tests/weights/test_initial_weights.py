@@ -1,12 +1,15 @@
 """What a run takes from the weights it starts from: their values and their normalisation."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 from weights_support import random_state_dict, write
 
-from plankton_jax import experiment, weights
+from plankton_jax import experiment, run_directory, weights
+from plankton_jax.command import config_to_json
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
 from plankton_jax.models import flatten_paths, get_info
@@ -130,6 +133,21 @@ def test_normalisation_is_that_of_the_weights_even_when_the_run_goes_on():
     assert _network(config, fresh=False)[0].mean == (0.5,)
     config.data.normalisation = "dataset"
     assert _network(config, fresh=False, provenance=of_tag)[0].mean == (0.9,)
+
+
+def test_a_lost_record_is_refused_where_the_normalisation_is_in_it(tmp_path):
+    def save(config):
+        (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
+
+    config = _config(pretrained="test_vit.r160_in1k")
+    save(config)
+    with pytest.raises(UserError, match="initial_weights.json: it is gone"):
+        run_directory.read_provenance(tmp_path)
+    config.data.normalisation = "dataset"
+    save(config)
+    assert run_directory.read_provenance(tmp_path) is None
+    save(_config())
+    assert run_directory.read_provenance(tmp_path) is None
 
 
 def test_what_cannot_start_a_run_is_told(files):
