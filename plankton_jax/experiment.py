@@ -214,7 +214,7 @@ def make_network(
     graph, params, model_state = models.split_model(classifier)
     if fresh and (settings.initial_weights or settings.pretrained):
         params, model_state, provenance = _initial_weights(
-            config, classifier, notify or (lambda text: None)
+            config, classifier, taxonomy.num_leaves, notify or (lambda text: None)
         )
     mean, std = _normalisation(config, data, provenance)
 
@@ -232,11 +232,14 @@ def make_network(
 
 
 def _initial_weights(
-    config: Config, classifier: models.Classifier, notify: Callable[[str], None]
+    config: Config,
+    classifier: models.Classifier,
+    num_classes: int,
+    notify: Callable[[str], None],
 ) -> tuple[Any, Any, weights.Provenance]:
     """Parameters, model state and provenance of the configured weights.
 
-    Their head is taken too when it has these classes.
+    Their head is taken too when it has these classes; what is amiss in it is an error then.
     """
     settings = config.model
     if settings.initial_weights and not pathlib.Path(settings.initial_weights).is_file():
@@ -252,10 +255,9 @@ def _initial_weights(
     )
     notify(f"starting from {source.provenance.source}; {source.provenance.licence_sentence}")
     with weights.naming(source.path):
-        try:
-            loaded = weights.from_timm(source.state_dict, classifier)
-        except UserError:  # a head of other classes; what else is amiss is raised again
-            loaded = weights.from_timm(source.state_dict, classifier, with_head=False)
+        with_head = weights.fits_head(source.state_dict, classifier, num_classes)
+        loaded = weights.from_timm(source.state_dict, classifier, with_head=with_head)
+        if not with_head:
             notify(
                 f"{source.path}: it has no head of this run's classes, which starts anew; one of "
                 "other classes is left out"

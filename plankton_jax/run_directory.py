@@ -187,17 +187,29 @@ def read_provenance(workdir: pathlib.Path) -> "Provenance | None":
     """Where a run's initial weights came from; None where they were drawn.
 
     Raises:
-      UserError: the record cannot be read.
+      UserError: the record cannot be read, or is gone and the run's normalisation with it.
     """
     from plankton_jax.weights import Provenance
 
     path = workdir / "initial_weights.json"
     if not path.exists():
+        _refuse_lost_normalisation(workdir / "config.json", path)
         return None
     try:
         return Provenance.from_values(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error}). Put the run's own back.") from error
+
+
+def _refuse_lost_normalisation(saved: pathlib.Path, path: pathlib.Path) -> None:
+    """Refuses a run whose images were normalised as a record says that is gone."""
+    config = config_from_json(saved) if saved.is_file() else Config()
+    has_weights = config.model.initial_weights or config.model.pretrained
+    if has_weights and config.data.normalisation == "backbone":
+        raise UserError(
+            f"{path}: it is gone, and with it the mean and standard deviation that the run "
+            "normalises its images with. Put the run's own back."
+        )
 
 
 def _git_commit() -> str:

@@ -4,6 +4,7 @@ import ast
 import pathlib
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -84,6 +85,11 @@ def test_training_loads_neither_tensorflow_nor_torch(module):
 
 def test_weights_load_torch_and_the_hub_only_when_they_are_needed():
     _assert_free_of("plankton_jax.weights", HEAVY | {"huggingface_hub", "safetensors.torch"})
+
+
+def test_the_hub_client_is_declared():
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith("huggingface_hub>=") for line in declared["dependencies"])
 
 
 def _assert_free_of(module: str, unwanted: set[str]) -> None:

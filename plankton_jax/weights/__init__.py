@@ -4,7 +4,7 @@ from plankton_jax.weights.converted import LoadedModel, convert, load_model, sav
 from plankton_jax.weights.files import read_safetensors
 from plankton_jax.weights.provenance import Provenance, WeightsInfo
 from plankton_jax.weights.sources import Source, naming, open_source
-from plankton_jax.weights.timm_names import from_timm, to_timm
+from plankton_jax.weights.timm_names import fits_head, from_timm, to_timm
 
 __all__ = [
     "LoadedModel",
@@ -12,6 +12,7 @@ __all__ = [
     "Source",
     "WeightsInfo",
     "convert",
+    "fits_head",
     "from_timm",
     "load_model",
     "naming",

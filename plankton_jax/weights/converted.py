@@ -32,6 +32,7 @@ from plankton_jax.weights.provenance import OURS, WeightsInfo
 from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
 from plankton_jax.weights.timm_names import (
     from_timm,
+    not_finite,
     present_names,
     source_channels,
     source_classes,
@@ -175,7 +176,8 @@ def load_model(path: str | os.PathLike) -> LoadedModel:
     """The network of a converted file.
 
     Raises:
-      UserError: a file that cannot be read, was not converted, or lacks a part of the network.
+      UserError: a file that cannot be read, was not converted, lacks a part of the network, or has
+        values that are not finite.
     """
     with naming(os.fspath(path)):
         content, metadata = read_file(path)
@@ -208,6 +210,7 @@ def _filled(tree: PyTree, content: dict[str, np.ndarray], info: WeightsInfo) -> 
             problems.append(f"weights: {path} should have shape {leaf.shape}; found {found}.")
         else:
             filled[path] = jnp.asarray(content[path], leaf.dtype)
+            problems += not_finite(path, np.asarray(filled[path]))
     if problems:
         raise UserError(*problems)
     return unflatten_paths(filled)

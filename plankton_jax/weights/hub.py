@@ -125,7 +125,7 @@ def _download(repository: str, path: pathlib.Path, notify: Callable[[str], None]
     except absent as error:
         raise UserError(
             f"{repository}: the hub has no such repository, none that this machine may read, or "
-            f"none with a {FILE} ({_first_line(error)})."
+            f"none with a {FILE} ({_first_line(error)}).{_no_file(repository)}"
         ) from error
     except UserError:
         raise
@@ -149,8 +149,15 @@ def _not_to_be_had(repository: str, path: pathlib.Path, reason: str) -> UserErro
     return UserError(
         f"{repository}: not in the cache, and the hub is out of reach ({reason}). Where there is a "
         f"network, download https://huggingface.co/{repository}/resolve/main/{FILE} ; put it here "
-        f"as {path} and run the same command again."
+        f"as {path} and run the same command again.{_no_file(repository)}"
     )
+
+
+def _no_file(repository: str) -> str:
+    """A sentence for who meant a file; nothing for the name of public weights."""
+    if tag_of(repository) or pathlib.Path(repository).exists():
+        return ""
+    return f' There is no file "{repository}" either.'
 
 
 def _first_line(error: Exception) -> str:

@@ -125,7 +125,7 @@ def from_timm(
             inward = TRANSFORMS[rule.transform].inward
             shape = targets[path].shape
             filled[path] = _inward(inward, np.asarray(value), shape, model.backbone)
-            problems += _not_finite(name, filled[path])
+            problems += not_finite(name, filled[path])
             if filled[path].shape != shape:
                 problems.append(
                     f"weights: {name} has shape {np.shape(value)}, which does not become the "
@@ -208,10 +208,19 @@ def _placed(
 
 
 def source_classes(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
-    """The classes of a state dict's head; 0 where it has none."""
-    rules = [rule for rule in _rules(model) if rule.target == "head/linear/bias"]
-    fits = (value for rule in rules for name, value in state_dict.items() if rule.source == name)
-    return next((int(np.shape(value)[0]) for value in fits if np.ndim(value)), 0)
+    """The classes of a state dict's head, be it whole or a part; 0 where it has none."""
+    rules = [rule for rule in _rules(model) if rule.target.startswith("head/")]
+    shapes = {r.target: np.shape(state_dict[r.source]) for r in rules if r.source in state_dict}
+    order = ("head/linear/bias", "head/linear/kernel", *shapes)
+    return next((shapes[path][0] for path in order if shapes.get(path)), len(shapes))
+
+
+def fits_head(state_dict: Mapping[str, np.ndarray], model: Classifier, num_classes: int) -> bool:
+    """Whether a state dict has a head of these classes and the network one that timm has too."""
+    patterns = [_pattern(rule.target) for rule in _rules(model)]
+    own = [path for path in flatten_paths(split_model(model)[1]) if path.startswith("head/")]
+    known = all(any(pattern.fullmatch(path) for pattern in patterns) for path in own)
+    return known and source_classes(state_dict, model) == num_classes
 
 
 def source_channels(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
@@ -239,7 +248,7 @@ def _present(name: str, old: OldNames) -> str:
     return old.source.format(**parts | moved)
 
 
-def _not_finite(name: str, value: np.ndarray) -> list[str]:
+def not_finite(name: str, value: np.ndarray) -> list[str]:
     """Says how many values of an array are NaN or infinite."""
     if value.dtype.kind != "f" or np.isfinite(value).all():
         return []

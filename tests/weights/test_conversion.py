@@ -114,6 +114,17 @@ def test_old_names_of_swin_are_understood(tmp_path):
     assert equal(found, read_safetensors(tmp_path / "x.safetensors"))
 
 
+def test_the_layer_before_the_head_of_old_vits_is_dropped(tmp_path):
+    source = random_state_dict("test_vit")
+    old = source | {
+        "pre_logits.fc.weight": np.ones((64, 64), np.float32),
+        "pre_logits.fc.bias": np.ones(64, np.float32),
+    }
+    assert _convert(write(tmp_path / "old.safetensors", old), tmp_path / "x.safetensors") == []
+    _convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors", to="timm")
+    assert equal(read_safetensors(tmp_path / "y.safetensors"), source)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_other_precisions_become_float32(tmp_path, dtype):
     source = {n: v.astype(dtype) for n, v in random_state_dict("test_vit").items()}
@@ -147,6 +158,29 @@ def test_values_that_are_not_finite_are_named(tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "missing"),
+    [
+        ("test_vit", {"head.weight"}, "head/linear/bias"),
+        ("test_vit", {"head.bias"}, "head/linear/kernel"),
+        (
+            "deit_tiny_distilled_patch16_224",
+            {"head_dist.weight", "head_dist.bias"},
+            "head/linear/bias, head/linear/kernel",
+        ),
+        ("swin_tiny_patch4_window7_224", {"head.fc.weight"}, "head/linear/bias"),
+    ],
+)
+def test_a_part_of_a_head_is_no_file_without_one(tmp_path, name, kept, missing):
+    source = random_state_dict(name)
+    part = {n: v for n, v in source.items() if not n.startswith("head") or n in kept}
+    path = write(tmp_path / "t.safetensors", part)
+    with pytest.raises(UserError, match=f"the source does not fill: {missing}\\."):
+        _convert(path, tmp_path / "x.safetensors", name)
+    told = _convert(path, tmp_path / "x.safetensors", name, with_head=False)
+    assert told == [] and load_model(tmp_path / "x.safetensors").info.num_classes == 0
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     path = write(tmp_path / "t.safetensors", random_state_dict("test_vit"))
     _convert(path, tmp_path / "x.safetensors")
@@ -177,6 +211,10 @@ def test_files_that_are_not_converted_or_damaged_are_refused(tmp_path):
     del arrays["extra"]
     safetensors.numpy.save_file(arrays, tmp_path / "z.safetensors", metadata)
     with pytest.raises(UserError, match="backbone/cls_token should have shape"):
+        load_model(tmp_path / "z.safetensors")
+    arrays["backbone/cls_token"] = np.full((1, 1, 64), np.nan, np.float32)
+    safetensors.numpy.save_file(arrays, tmp_path / "z.safetensors", metadata)
+    with pytest.raises(UserError, match="z.safetensors: backbone/cls_token: 64 of 64 values are N"):
         load_model(tmp_path / "z.safetensors")
     safetensors.numpy.save_file(arrays, tmp_path / "z.safetensors", {"plankton_jax": "{}"})
     with pytest.raises(UserError, match="Convert the source anew"):

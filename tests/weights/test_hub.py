@@ -92,6 +92,7 @@ def test_weights_are_downloaded_once_and_checked(tmp_path, served):
     assert offline.returncode == 0 and "downloading" not in offline.stderr
     absent = _convert(tmp_path, served, "someone/else")
     assert absent.returncode == 2 and "the hub has no such repository" in absent.stderr
+    assert 'There is no file "someone/else" either.' in absent.stderr
 
 
 def test_a_damaged_download_is_refused(tmp_path, served):
@@ -109,7 +110,9 @@ def test_out_of_reach_says_which_file_goes_where(tmp_path):
     path = tmp_path / "cache" / f"{NAME}.safetensors"
     assert f"put it here as {path}" in told.stderr
     assert f"https://huggingface.co/timm/{NAME}/resolve/main/model.safetensors" in told.stderr
-    assert told.stderr.count("\n") == 1
+    assert told.stderr.count("\n") == 1 and "There is no file" not in told.stderr
+    mistyped = _convert(tmp_path, "http://127.0.0.1:9", "weights/mine")
+    assert 'There is no file "weights/mine" either.' in mistyped.stderr
 
 
 def test_a_file_put_there_by_hand_is_used_and_watched(tmp_path):

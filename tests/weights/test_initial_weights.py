@@ -1,11 +1,15 @@
 """What a run takes from the weights it starts from: their values and their normalisation."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from weights_support import random_state_dict, write
 
-from plankton_jax import experiment, weights
+from plankton_jax import experiment, run_directory, weights
+from plankton_jax.command import config_to_json
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
 from plankton_jax.models import flatten_paths, get_info
@@ -63,6 +67,60 @@ def test_a_file_a_converted_one_and_a_name_start_a_run_alike(files):
     assert all(len(lines) == 1 and "licence of the weights" in lines[0] for lines in told)
 
 
+HEADS = {
+    "none": {"head.weight": None, "head.bias": None},
+    "other classes": {"head.weight": np.ones((7, 64), np.float32), "head.bias": np.ones(7)},
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_of_other_classes_is_left_out(tmp_path, head):
+    network, told = _network(_config(initial_weights=_with(tmp_path, HEADS[head])))
+    assert "no head of this run's classes, which starts anew" in told[1]
+    drawn = _network(_config())[0].params["head"]
+    assert jax.tree.all(jax.tree.map(np.array_equal, network.params["head"], drawn))
+
+
+FAULTS = {
+    "NaN": ({"head.bias": np.full(5, np.nan)}, "head.bias: 5 of 5 values are NaN or infinite"),
+    "no kernel": ({"head.weight": None}, "the source does not fill: head/linear/kernel"),
+    "no offset": ({"head.bias": None}, "the source does not fill: head/linear/bias"),
+    "another width": ({"head.weight": np.ones((5, 63))}, r"head.weight has shape \(5, 63\)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_amiss_in_a_head_of_these_classes_is_told(tmp_path, fault):
+    changed, message = FAULTS[fault]
+    with pytest.raises(UserError, match=message):
+        _network(_config(initial_weights=_with(tmp_path, changed)))
+
+
+def test_a_head_that_timm_does_not_have_starts_anew(tmp_path):
+    config = _config(initial_weights=_with(tmp_path, {}))
+    config.model.head = _Twice
+    network, told = _network(config)
+    assert len(told) == 2 and set(network.params["head"]) == {"other"}
+
+
+class _Twice(nnx.Module):
+    """A head of as many classes whose parameters have names of its own."""
+
+    def __init__(self, backbone, num_classes, *, taxonomy, drop_rate, dtype, rngs):
+        del taxonomy, drop_rate, dtype
+        self.other = nnx.Linear(backbone.feature_dim, num_classes, rngs=rngs)
+
+    def __call__(self, features, *, train=False, key=None):
+        return (2 * self.other(features.pooled),)
+
+
+def _with(folder, changed):
+    """A file of weights of five classes, some of them replaced or, where None, left out."""
+    arrays = random_state_dict("test_vit") | changed
+    kept = {name: value for name, value in arrays.items() if value is not None}
+    return write(folder / "changed.safetensors", kept)
+
+
 def test_normalisation_is_that_of_the_weights_even_when_the_run_goes_on():
     of_tag = weights.Provenance("x", "0", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     config = _config(pretrained="test_vit.r160_in1k", weights_cache="nowhere")
@@ -75,6 +133,21 @@ def test_normalisation_is_that_of_the_weights_even_when_the_run_goes_on():
     assert _network(config, fresh=False)[0].mean == (0.5,)
     config.data.normalisation = "dataset"
     assert _network(config, fresh=False, provenance=of_tag)[0].mean == (0.9,)
+
+
+def test_a_lost_record_is_refused_where_the_normalisation_is_in_it(tmp_path):
+    def save(config):
+        (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
+
+    config = _config(pretrained="test_vit.r160_in1k")
+    save(config)
+    with pytest.raises(UserError, match="initial_weights.json: it is gone"):
+        run_directory.read_provenance(tmp_path)
+    config.data.normalisation = "dataset"
+    save(config)
+    assert run_directory.read_provenance(tmp_path) is None
+    save(_config())
+    assert run_directory.read_provenance(tmp_path) is None
 
 
 def test_what_cannot_start_a_run_is_told(files):

@@ -22,6 +22,8 @@ RULES = (
     Rule("blocks.{block}.gamma_1", "backbone/blocks/{block}/ls1/gamma"),
     Rule("blocks.{block}.gamma_2", "backbone/blocks/{block}/ls2/gamma"),
     Rule("mask_token", ""),
+    # A layer before the head of older files for 21,000 classes, which timm leaves out too.
+    Rule("pre_logits.{layer}.{value}", ""),
     *norm("norm", "backbone/norm"),
     *norm("fc_norm", "backbone/fc_norm"),
     # Weights of the one pooling may start a network of the other.
