@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from plankton_jax.config import LossConfig
+from plankton_jax.errors import UserError
 
 LevelLogits = tuple[Float[Array, "b k"], ...]
 Loss = Callable[[LevelLogits, Int[Array, "b levels"]], Float[Array, " b"]]
@@ -43,7 +44,16 @@ def auxiliary_cross_entropy(
 
     The head "auxiliary" gives those first. The weight is torchvision's for Inception v3 (.3 in
     Szegedy et al. 2015).
+
+    Raises:
+      UserError: the head gives the logits of one level alone.
     """
+    if len(level_logits) < 2:
+        raise UserError(
+            'config.loss.name: found "auxiliary_cross_entropy"; the head gives no auxiliary logits '
+            'in training; allowed: the head "auxiliary" without config.model.freeze_backbone, or '
+            'the loss "cross_entropy".'
+        )
     auxiliary, *_, leaves = level_logits
     smooth = functools.partial(cross_entropy, labels=labels, label_smoothing=label_smoothing)
     return smooth((leaves,)) + 0.4 * smooth((auxiliary,))

@@ -91,7 +91,9 @@ def _joint_problems(config: Config) -> list[str]:
         ("loss.name", config.loss.name, LOSSES),
         ("optim.schedule", config.optim.schedule, SCHEDULES),
     ):
-        if isinstance(value, str) and value not in allowed and not value.startswith(KERAS_HUB):
+        if isinstance(value, str) and value not in allowed:
+            if name == "model.name" and value.startswith(KERAS_HUB):
+                continue  # checked where the backbone is made
             problems.append(f'config.{name}: found "{value}". {near_miss(value, allowed)}')
     for name, value in (
         ("checkpoint.monitor", config.checkpoint.monitor),
@@ -120,6 +122,7 @@ def _joint_problems(config: Config) -> list[str]:
         if name not in MEASUREMENTS
     ]
     problems += _weights_problems(config)
+    problems += _auxiliary_problems(config)
     problems += _fraction_problems(config.split.fractions)
     for name in ("learning_rate_rules", "weight_decay_rules"):
         for pattern, _ in getattr(config.optim, name):
@@ -167,6 +170,30 @@ def _weights_problems(config: Config) -> list[str]:
         problems.append(
             f'config.model.pretrained: found "{name}" with config.model.name="{backbone}"; '
             + (f"allowed: {', '.join(fitting)}." if fitting else "this one has no public weights.")
+        )
+    return problems
+
+
+def _auxiliary_problems(config: Config) -> list[str]:
+    """An auxiliary classifier needs head, loss and a backbone that trains."""
+    head, loss = config.model.head, config.loss.name
+    of_head, of_loss = head == "auxiliary", loss == "auxiliary_cross_entropy"
+    problems = []
+    if of_loss and isinstance(head, str) and not of_head:
+        problems.append(
+            f'config.loss.name: found "{loss}" with config.model.head="{head}"; allowed with it: '
+            '"cross_entropy", or the head "auxiliary".'
+        )
+    if of_head and isinstance(loss, str) and not of_loss:
+        problems.append(
+            f'config.model.head: found "{head}" with config.loss.name="{loss}", which leaves the '
+            'auxiliary classifier untrained; allowed with it: "linear", or the loss '
+            '"auxiliary_cross_entropy".'
+        )
+    if of_head and config.model.freeze_backbone:
+        problems.append(
+            f'config.model.freeze_backbone: found True with config.model.head="{head}"; a backbone '
+            "in inference mode has no auxiliary features; allowed: False."
         )
     return problems
 

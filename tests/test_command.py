@@ -141,6 +141,21 @@ def test_overrides_are_typed(plain):
         (["--config.optim.schedule=step"], ["step_epochs"]),
         (["--config.model.in_channels=2"], ["1 or 3"]),
         (["--config.train.epochs=0.5"], ["warmup_epochs"]),
+        (
+            ["--config.loss.name=auxiliary_cross_entropy"],
+            ['loss.name: found "auxiliary_cross_entropy" with config.model.head="linear"'],
+        ),
+        (
+            ["--config.model.head=auxiliary", "--config.model.freeze_backbone=true"],
+            ['model.head: found "auxiliary" with config.loss.name="cross_entropy"', "model.freeze"],
+        ),
+        (
+            [
+                *("--config.model.head=keras_hub:x", "--config.loss.name=keras_hub:x"),
+                "--config.optim.schedule=keras_hub:x",
+            ],
+            [f'{name}: found "keras_hub:x"' for name in ("model.head", "loss.name", "schedule")],
+        ),
         (["--config.data.measurements=('log_size',)"], ['Did you mean "log_side"']),
         (["--config.data=3"], ["no such setting"]),
         (["--config.model.pretrained=swin_s3_tiny.ms_in1k"], ['Did you mean "swin_s3_tiny_224']),

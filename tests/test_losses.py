@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plankton_jax.config import LossConfig
-from plankton_jax.losses import cross_entropy, make_loss
+from plankton_jax.errors import UserError
+from plankton_jax.losses import auxiliary_cross_entropy, cross_entropy, make_loss
 
 
 def _inputs(seed: int, batch: int = 5, classes: int = 7):
@@ -50,6 +51,12 @@ def test_cross_entropy_and_gradient_equal_torch(smoothing):
 def test_large_logits_stay_finite():
     logits = jnp.asarray([[1e4, -1e4]], jnp.float32)
     assert np.isfinite(cross_entropy((logits,), jnp.asarray([[1]]))).all()
+
+
+def test_auxiliary_logits_that_are_missing_are_told():
+    logits, labels = _inputs(2)
+    with pytest.raises(UserError, match='config.loss.name: .*the head "auxiliary"'):
+        auxiliary_cross_entropy((logits,), labels)
 
 
 def test_a_function_of_the_configuration_is_the_loss():
