@@ -48,4 +48,4 @@ def reduced(name: str) -> Case:
     """The named network, with two of the eight equal blocks where timm lets us choose."""
     if name == "legacy_xception":
         return _legacy()
-    return _aligned((*XCEPTION_41[:5], *XCEPTION_41[-2:]), 96)
+    return _aligned((*XCEPTION_41[:5], *XCEPTION_41[-2:]), 96, offset=3.0)
