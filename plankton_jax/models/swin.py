@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from plankton_jax.errors import UserError
+from plankton_jax.models._fusion import computed_once
 from plankton_jax.models._registry import ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.normalisation import LayerNorm
@@ -159,6 +160,7 @@ class Stage(nnx.Module):
         for number, block in enumerate(self.blocks):
             block_key = fold_in_name(key, number)
             x = run_block(block, x, mask, key=block_key, rematerialise=rematerialise)
+            x = computed_once(x)
         return x
 
 

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from plankton_jax.errors import UserError
+from plankton_jax.models._fusion import computed_once
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.initialisers import normal
@@ -181,6 +182,7 @@ class VisionTransformer(nnx.Module):
         for number, block in enumerate(self.blocks):
             block_key = fold_in_name(key if train else None, number)
             x = run_block(block, x, key=block_key, rematerialise=self.rematerialise)
+            x = computed_once(x)
             stages.append(self._map(x))
         chosen = select_stages(stages, indices)
         if self.config.pool == "mean":
