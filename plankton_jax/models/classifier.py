@@ -135,7 +135,7 @@ def create_model(
     Raises:
       UserError: an unknown name, or settings the network cannot take.
     """
-    raise_all(_problems(num_classes, in_channels, drop_rate, drop_path_rate, pool))
+    raise_all(_problems(num_classes, image_size, in_channels, drop_rate, drop_path_rate, pool))
     build, native_size = _builder(name)
     if not (image_size or native_size):
         raise UserError("config.data.image_size: a backbone given as a function needs one.")
@@ -199,12 +199,19 @@ def _builder(name: str | Callable[..., Any]) -> tuple[Callable[..., Any], int | 
 
 
 def _problems(
-    num_classes: int, in_channels: int, drop_rate: float, drop_path_rate: float, pool: str | None
+    num_classes: int,
+    image_size: int | None,
+    in_channels: int,
+    drop_rate: float,
+    drop_path_rate: float,
+    pool: str | None,
 ) -> list[str]:
     """What is wrong with the settings taken alone."""
     problems = []
     if num_classes < 1:
         problems.append(f"num_classes: found {num_classes}; allowed: 1 or more.")
+    if image_size is not None and image_size < 1:
+        problems.append(f"config.data.image_size: found {image_size}; allowed: 1 or more.")
     if in_channels < 1:
         problems.append(f"config.model.in_channels: found {in_channels}; allowed: 1 or more.")
     for setting, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):

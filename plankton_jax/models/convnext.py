@@ -21,6 +21,7 @@ from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import Convolution
 from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 from plankton_jax.models.transformer import LayerScale, PatchEmbed, weight_init
 
 EPSILON = 1e-6
@@ -175,12 +176,13 @@ class Stage(nnx.Module):
         self.blocks = nnx.List([make(drop_path_rate=rate) for rate in rates])
 
     def __call__(
-        self, x: Float[Array, "b h w c"], *, key: jax.Array | None = None
+        self, x: Float[Array, "b h w c"], *, key: jax.Array | None, rematerialise: bool
     ) -> Float[Array, "b h2 w2 d"]:
         if self.downsample is not None:
             x = self.downsample(x)
         for number, block in enumerate(self.blocks):
-            x = block(x, key=fold_in_name(key, number))
+            block_key = fold_in_name(key, number)
+            x = run_block(block, x, key=block_key, rematerialise=rematerialise)
         return x
 
 
@@ -190,7 +192,10 @@ class ConvNext(nnx.Module):
     Attributes:
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -233,7 +238,8 @@ class ConvNext(nnx.Module):
         x = self.stem(images)
         stages = []
         for number, stage in enumerate(self.stages):
-            x = stage(x, key=fold_in_name(key if train else None, number))
+            stage_key = fold_in_name(key if train else None, number)
+            x = stage(x, key=stage_key, rematerialise=self.rematerialise)
             stages.append(x)
         pooled = self.norm(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
         return Features(select_stages(stages, indices), pooled=pooled)

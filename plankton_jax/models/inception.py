@@ -22,6 +22,7 @@ from plankton_jax.models.conv_norm import ConvNorm, check_least_size, refuse_dro
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import Padding
 from plankton_jax.models.pooling import average_pool, max_pool, refuse_pool
+from plankton_jax.models.rematerialise import run_block
 
 EPSILON = 1e-3
 STRIDES = (2, 4, 8, 16, 32)
@@ -130,7 +131,10 @@ class Inception(nnx.Module):
       feature_dim: length of the pooled features.
       auxiliary_dim: length of the auxiliary features, 0 without.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -172,15 +176,20 @@ class Inception(nnx.Module):
         """The maps of the taps or those at `indices`; pooled: the mean of the last.
 
         Auxiliary features are computed in training only.
+
+        Raises:
+          UserError: images that are too small, or a wrong index.
         """
         del key
+        _check_size(self.config, min(images.shape[1:3]), train)
         x = images.astype(self.dtype)
         stages, auxiliary = [], None
         for layer in self.config.layers:
             if isinstance(layer, Pool):
                 x = layer(x)
                 continue
-            x = getattr(self, layer.name)(x, train=train)
+            again = self.rematerialise and isinstance(layer, Block)
+            x = run_block(getattr(self, layer.name), x, train=train, rematerialise=again)
             if layer.name in self.config.taps:
                 stages.append(x)
             if train and layer.name == self.config.auxiliary:
@@ -205,12 +214,7 @@ def build(
     """
     refuse_pool(pool)
     refuse_drop_path(drop_path_rate)
-    check_least_size(image_size, least_size(config))
-    if config.auxiliary and _side(config, image_size, config.auxiliary) < 17:
-        raise UserError(
-            f"config.data.image_size: found {image_size}; the auxiliary classifier needs a map of "
-            f"17x17; allowed: {least_size(config, config.auxiliary, 17)} or more."
-        )
+    _check_size(config, image_size, train=True)
     return kind(config, **options)
 
 
@@ -222,6 +226,16 @@ def info(name: str, family: str, tag: str) -> ModelInfo:
 def least_size(config: InceptionConfig, name: str = "", side: int = 1) -> int:
     """The least side of an image that gives the named layer's map, or the last, this side."""
     return next(size for size in itertools.count(1) if _side(config, size, name) >= side)
+
+
+def _check_size(config: InceptionConfig, size: int, train: bool) -> None:
+    """Raises a `UserError` for images too small for the layers, or to train the auxiliary ones."""
+    check_least_size(size, least_size(config))
+    if train and config.auxiliary and _side(config, size, config.auxiliary) < 17:
+        raise UserError(
+            f"config.data.image_size: found {size}; the auxiliary classifier needs a map of 17x17; "
+            f"allowed: {least_size(config, config.auxiliary, 17)} or more."
+        )
 
 
 def _side(config: InceptionConfig, size: int, name: str = "") -> int:

@@ -18,6 +18,7 @@ from plankton_jax.models.conv_norm import ConvNorm, check_least_size, refuse_dro
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution
 from plankton_jax.models.pooling import max_pool, refuse_pool
+from plankton_jax.models.rematerialise import run_block
 
 LEAST_SIZE = 7
 """The stem's two convolutions without padding take this much to leave one pixel."""
@@ -80,7 +81,10 @@ class Xception(nnx.Module):
     Attributes:
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     feature_dim = 2048
     stage_dims = (64, 128, 256, 728, 2048)
@@ -110,19 +114,25 @@ class Xception(nnx.Module):
         key: jax.Array | None = None,
         indices: Sequence[int] | None = None,
     ) -> Features:
-        """The map of every stage or those at `indices`; pooled: the mean of the last."""
+        """The map of every stage or those at `indices`; pooled: the mean of the last.
+
+        Raises:
+          UserError: images of which the stem leaves nothing, or a wrong index.
+        """
         del key
+        check_least_size(min(images.shape[1:3]), LEAST_SIZE)
+        run = functools.partial(run_block, train=train, rematerialise=self.rematerialise)
         x = images.astype(self.dtype)
         for layer in self.stem:
             x = layer(x, train=train)
         stages = [x]
         for block in self.entry:
-            x = block(x, train=train)
+            x = run(block, x)
             stages.append(jax.nn.relu(x))
         for block in self.middle:
-            x = block(x, train=train)
+            x = run(block, x)
         stages[-1] = jax.nn.relu(x)  # of stride 16, the deepest map
-        x = self.exit(x, train=train)
+        x = run(self.exit, x)
         for unit in self.last:
             x = jax.nn.relu(unit(x, train=train))
         stages.append(x)

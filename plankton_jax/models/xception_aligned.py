@@ -20,6 +20,7 @@ from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution
 from plankton_jax.models.pooling import refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
+from plankton_jax.models.rematerialise import run_block
 
 EPSILON = 1e-3
 STEM = (32, 64)
@@ -105,7 +106,10 @@ class XceptionAligned(nnx.Module):
     Attributes:
       feature_dim: length of the pooled features.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      rematerialise: whether blocks are computed again backwards; see `rematerialise.run_block`.
     """
+
+    rematerialise = False
 
     def __init__(
         self,
@@ -144,7 +148,10 @@ class XceptionAligned(nnx.Module):
             x = layer(x, train=train)
         stages = []
         for number, block in enumerate(self.blocks):
-            x, last = block(x, train=train, key=fold_in_name(key, number))
+            block_key = fold_in_name(key, number)
+            x, last = run_block(
+                block, x, train=train, key=block_key, rematerialise=self.rematerialise
+            )
             if block.config.stride > 1:
                 stages.append(last)
         stages.append(x)

@@ -108,6 +108,8 @@ def test_the_least_size_works_and_a_smaller_one_is_refused(name, least):
     assert min(_maps(_abstract(name, image_size=least), least).stages[-1].shape) > 0
     with pytest.raises(UserError, match=f"config.data.image_size: found {least - 1}.*{least}"):
         create_model(name, 5, image_size=least - 1, key=KEY)
+    with pytest.raises(UserError, match="config.data.image_size"):
+        _maps(_abstract(name, image_size=least), least - 1)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "bcnn_base_b"])

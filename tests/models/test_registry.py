@@ -92,9 +92,11 @@ def test_an_unknown_name_is_met_with_near_ones():
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(UserError) as error:
         create_model(
-            "test_vit", 0, in_channels=0, drop_rate=1.0, drop_path_rate=-0.1, pool="max", key=KEY
-        )
-    assert len(error.value.problems) == 5
+            "test_vit", 0, image_size=-3, in_channels=0, drop_rate=1.0, drop_path_rate=-0.1,
+            pool="max", key=KEY,
+        )  # fmt: skip
+    assert len(error.value.problems) == 6
+    assert "config.data.image_size: found -3; allowed: 1 or more." in error.value.problems
 
 
 def test_an_image_size_that_cannot_be_names_the_setting():
