@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from golden.convnext_cases import CASES as CONVNEXT
 from golden.weights import random_images
 
 from plankton_jax.errors import UserError
@@ -20,6 +21,7 @@ BACKBONES = {
     "vit": functools.partial(build_vit, VitConfig(width=32, heads=2, depth=6, patch_size=4)),
     "swin": functools.partial(build_swin, SwinConfig(16, (6,), (2,), (4,))),
     "convnet": "plankton_cnn_tiny",
+    "convnext": CONVNEXT["plain"].backbone,
 }
 IMAGES = random_images("rematerialise", 8, 32)
 
@@ -49,7 +51,7 @@ def test_the_same_numbers_from_less_memory(name):
     for path, value in expected.items():
         scale = max(float(np.abs(value).max()), 1e-6)
         np.testing.assert_allclose(found[path], value, atol=1e-5 * scale, rtol=0, err_msg=path)
-    if name != "convnet":  # whose few blocks are all of its memory
+    if name in ("vit", "swin"):  # whose many equal blocks are most of their memory
         sizes = [each.memory_analysis().temp_size_in_bytes for each in (program, again)]
         assert sizes[1] < 0.7 * sizes[0], sizes
 
