@@ -15,6 +15,7 @@ from plankton_jax import heads
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.models import _registry
 from plankton_jax.models.features import Features, normalise_stages
+from plankton_jax.models.initialisers import parameter_keys
 from plankton_jax.models.measurements import MeasurementEmbedding
 from plankton_jax.models.regularisation import fold_in_name
 from plankton_jax.taxonomy import Taxonomy
@@ -145,7 +146,7 @@ def create_model(
         "drop_path_rate": drop_path_rate,
         "dtype": dtype,
         "pool": pool or None,
-        "rngs": nnx.Rngs(params=fold_in_name(key, "backbone")),
+        "rngs": parameter_keys(fold_in_name(key, "backbone")),
     }
     _check_call("config.model.name", build, (), options)
     backbone = build(**options)
@@ -164,13 +165,13 @@ def create_model(
         "taxonomy": taxonomy,
         "drop_rate": drop_rate,
         "dtype": dtype,
-        "rngs": nnx.Rngs(params=fold_in_name(key, "head")),
+        "rngs": parameter_keys(fold_in_name(key, "head")),
     }
     _check_call("config.model.head", make_head, (backbone, num_classes), head_options)
     made = make_head(backbone, num_classes, **head_options)
     embedding = None
     if num_measurements:
-        rngs = nnx.Rngs(params=fold_in_name(key, "measurements"))
+        rngs = parameter_keys(fold_in_name(key, "measurements"))
         embedding = MeasurementEmbedding(num_measurements, backbone.feature_dim, rngs=rngs)
     classifier = Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
     if isinstance(name, str) and head in (None, "linear"):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -28,6 +29,26 @@ def normal(std: float) -> Initialiser:
 def uniform(bound: float) -> Initialiser:
     """Uniform in -bound..bound."""
     return functools.partial(_initialise, _symmetric_uniform, bound)
+
+
+class _Stream(nnx.RngStream):
+    """Flax's stream of keys, whose count moves without a look at where it is stored.
+
+    Flax asks that of the count as it is moved, and inside a trace jax answers with an error that
+    tells the origin of the value, for which it reads the whole program so far.
+    """
+
+    def __call__(self) -> Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
+
+
+def parameter_keys(key: Array) -> nnx.Rngs:
+    """What `nnx.Rngs(params=key)` gives, quick where shapes alone are wanted."""
+    rngs = nnx.Rngs(params=key)
+    rngs.params = _Stream(key, tag="params")
+    return rngs
 
 
 def _initialise(
