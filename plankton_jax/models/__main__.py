@@ -10,6 +10,7 @@ as the public weights were trained with; the licence is that of these weights.
 """
 
 import fnmatch
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -104,4 +105,5 @@ def _line(row: dict[str, Any], width: int) -> str:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a third of the time, to free next to nothing
     run_command(main)

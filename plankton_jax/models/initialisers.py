@@ -8,6 +8,7 @@ cut to shape. Initialisers are called as Flax calls them: `(key, shape, dtype)`.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ class _Stream(nnx.RngStream):
 
 def parameter_keys(key: Array) -> nnx.Rngs:
     """What `nnx.Rngs(params=key)` gives, quick where shapes alone are wanted."""
-    rngs = nnx.Rngs(params=key)
+    rngs: Any = nnx.Rngs(params=key)
     rngs.params = _Stream(key, tag="params")
     return rngs
 
@@ -59,14 +60,21 @@ def _initialise(
 
 def _values(draw: Callable, key: Array, shape: tuple[int, ...]) -> Float[Array | np.ndarray, "..."]:
     """Draws of the standard distribution; inside a trace, where shapes are free, all at once."""
+    if isinstance(key, Tracer):
+        return _traced_values(draw, key, tuple(shape))
     size = math.prod(shape)
     count = -(-size // BLOCK)
-    if isinstance(key, Tracer):
-        numbers = jnp.arange(count)
-        blocks = jax.vmap(functools.partial(_block, draw), (None, 0))(key, numbers)
-        return blocks.reshape(-1)[:size].reshape(shape)
     blocks = [np.asarray(_block(draw, key, number)) for number in range(count)]
     return np.concatenate(blocks)[:size].reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _traced_values(draw: Callable, key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """The same values; as a jitted function, so that each shape is traced once."""
+    size = math.prod(shape)
+    numbers = jnp.arange(-(-size // BLOCK))
+    blocks = jax.vmap(functools.partial(_block, draw), (None, 0))(key, numbers)
+    return blocks.reshape(-1)[:size].reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import stats
 
-from plankton_jax.models.initialisers import BLOCK, normal, uniform
+from plankton_jax.models.initialisers import BLOCK, normal, parameter_keys, uniform
 
 KEY = jax.random.key(5)
 
@@ -26,3 +27,14 @@ def test_keys_and_types():
     first, second = (normal(1.0)(jax.random.key(seed), (4, 2), np.float16) for seed in (0, 1))
     assert first.shape == (4, 2) and first.dtype == np.float16
     assert not np.array_equal(first, second)
+
+
+def test_parameter_keys_are_those_of_flax():
+    def draw(key, make):
+        rngs = make(key)
+        return [jax.random.key_data(key) for key in (rngs.params(), rngs.params(), rngs.params())]
+
+    expected = draw(KEY, lambda key: nnx.Rngs(params=key))
+    np.testing.assert_array_equal(draw(KEY, parameter_keys), expected)
+    traced = jax.jit(draw, static_argnums=1)(KEY, parameter_keys)
+    np.testing.assert_array_equal(traced, expected)
