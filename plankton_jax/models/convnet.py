@@ -23,7 +23,7 @@ from plankton_jax.models.initialisers import normal
 from plankton_jax.models.layers import BatchNorm
 from plankton_jax.models.pooling import refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
-from plankton_jax.models.rematerialise import run_block
+from plankton_jax.models.rematerialise import run_blocks
 from plankton_jax.models.symmetry import ORDER, SymmetricConvolution, over_symmetries
 
 
@@ -168,11 +168,10 @@ class Convnet(nnx.Module):
             x = jax.nn.relu(layer(x, train=train))
         stages = []
         for stage, blocks in enumerate(self.stages):
-            for index, block in enumerate(blocks):
-                block_key = fold_in_name(fold_in_name(key, stage), index)
-                x = run_block(
-                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
-                )
+            x = run_blocks(
+                blocks, x, train=train,
+                key=fold_in_name(key, stage), rematerialise=self.rematerialise,
+            )  # fmt: skip
             stages.append(x)
         x = x.astype(jnp.float32)
         over_map = [over_symmetries(pool(x, axis=(1, 2))) for pool in (jnp.mean, jnp.max)]

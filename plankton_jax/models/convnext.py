@@ -20,8 +20,9 @@ from plankton_jax.models._registry import ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import Convolution
 from plankton_jax.models.normalisation import LayerNorm
+from plankton_jax.models.pooling import global_average, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
-from plankton_jax.models.rematerialise import run_block
+from plankton_jax.models.rematerialise import run_blocks
 from plankton_jax.models.transformer import LayerScale, PatchEmbed, weight_init
 
 EPSILON = 1e-6
@@ -180,10 +181,7 @@ class Stage(nnx.Module):
     ) -> Float[Array, "b h2 w2 d"]:
         if self.downsample is not None:
             x = self.downsample(x)
-        for number, block in enumerate(self.blocks):
-            block_key = fold_in_name(key, number)
-            x = run_block(block, x, key=block_key, rematerialise=rematerialise)
-        return x
+        return run_blocks(self.blocks, x, key=key, rematerialise=rematerialise)
 
 
 class ConvNext(nnx.Module):
@@ -241,7 +239,7 @@ class ConvNext(nnx.Module):
             stage_key = fold_in_name(key if train else None, number)
             x = stage(x, key=stage_key, rematerialise=self.rematerialise)
             stages.append(x)
-        pooled = self.norm(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
+        pooled = self.norm(global_average(x))
         return Features(select_stages(stages, indices), pooled=pooled)
 
 
@@ -261,11 +259,7 @@ def build(config: ConvNextConfig, *, image_size: int, pool: str | None, **option
       UserError: an image size below the last stage's stride, or a choice of pooling.
     """
     _check_size(image_size, PATCH * 2 ** (len(config.depths) - 1))
-    if pool is not None:
-        raise UserError(
-            f'config.model.pool: found "{pool}"; a convolutional network has its own pooling: '
-            "leave it empty."
-        )
+    refuse_pool(pool)
     return ConvNext(config, **options)
 
 

@@ -21,9 +21,9 @@ from jaxtyping import Array, Float
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution, Padding
-from plankton_jax.models.pooling import refuse_pool
+from plankton_jax.models.pooling import global_average, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
-from plankton_jax.models.rematerialise import run_block
+from plankton_jax.models.rematerialise import run_blocks
 
 Kind = Literal["plain", "fused", "inverted"]
 
@@ -226,15 +226,13 @@ class EfficientNet(nnx.Module):
         x = jax.nn.silu(self.bn1(self.conv_stem(images.astype(self.dtype)), train=train))
         maps = []
         for stage, blocks in enumerate(self.blocks):
-            stage_key = fold_in_name(key, stage)
-            for number, block in enumerate(blocks):
-                block_key = fold_in_name(stage_key, number)
-                x = run_block(
-                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
-                )
+            x = run_blocks(
+                blocks, x, train=train,
+                key=fold_in_name(key, stage), rematerialise=self.rematerialise,
+            )  # fmt: skip
             maps.append(x)
         x = jax.nn.silu(self.bn2(self.conv_head(x), train=train))
-        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        pooled = global_average(x)
         return Features(select_stages([maps[end] for end in self.ends], indices), pooled=pooled)
 
 

@@ -21,7 +21,7 @@ from plankton_jax.models._registry import HALF, ModelInfo
 from plankton_jax.models.conv_norm import ConvNorm, check_least_size, refuse_drop_path
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import Padding
-from plankton_jax.models.pooling import average_pool, max_pool, refuse_pool
+from plankton_jax.models.pooling import average_pool, global_average, max_pool, refuse_pool
 from plankton_jax.models.rematerialise import run_block
 
 EPSILON = 1e-3
@@ -121,7 +121,7 @@ class Auxiliary(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b d"]:
         x = self.conv1(self.conv0(average_pool(x, 5, 3), train=train), train=train)
-        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        return global_average(x)
 
 
 class Inception(nnx.Module):
@@ -194,7 +194,7 @@ class Inception(nnx.Module):
                 stages.append(x)
             if train and layer.name == self.config.auxiliary:
                 auxiliary = self.AuxLogits(x, train=train)
-        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        pooled = global_average(x)
         return Features(select_stages(stages, indices), pooled, auxiliary=auxiliary)
 
 

@@ -21,6 +21,11 @@ from plankton_jax.errors import UserError
 Padding = int | Literal["same"]
 
 
+def global_average(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """The mean of every channel over the map, in float32."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
 def max_pool(
     x: Float[Array, "b h w c"], size: int, stride: int, padding: Padding = 0
 ) -> Float[Array, "b h2 w2 c"]:

@@ -4,12 +4,30 @@ Chen et al. 2016: memory for one more forward pass. A backbone that can do it ha
 `rematerialise`, False at first, and runs its blocks through `run_block`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from plankton_jax.models._fusion import never_by
+from plankton_jax.models.regularisation import fold_in_name
+
+
+def run_blocks(
+    blocks: Iterable[Callable[..., Any]],
+    x: Any,
+    *,
+    key: jax.Array | None,
+    rematerialise: bool,
+    **keywords: Any,
+) -> Any:
+    """What the blocks give one after the other, each with its number's key; see `run_block`."""
+    for number, block in enumerate(blocks):
+        block_key = fold_in_name(key, number)
+        x = run_block(block, x, key=block_key, rematerialise=rematerialise, **keywords)
+    return x
 
 
 def run_block(block: Callable[..., Any], *arrays: Any, rematerialise: bool, **keywords: Any) -> Any:
@@ -58,6 +76,5 @@ def _again_backwards(run: Callable[..., Any]) -> Callable[..., Any]:
 
 def _after(cotangents: Any, values: Any) -> Any:
     """The values, in a way that needs the cotangents first and that no compiler sees through."""
-    first = jax.tree.leaves(cotangents)[0].ravel()[0]
-    never = jnp.isnan(first) & (first == first)
+    never = never_by(jax.tree.leaves(cotangents)[0])
     return jax.tree.map(lambda value: jnp.where(never, jnp.zeros_like(value), value), values)

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 from plankton_jax.models._registry import ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution
-from plankton_jax.models.pooling import average_pool, max_pool, refuse_pool
+from plankton_jax.models.pooling import average_pool, global_average, max_pool, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
-from plankton_jax.models.rematerialise import run_block
+from plankton_jax.models.rematerialise import run_blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,14 +204,12 @@ class ResNet(nnx.Module):
         maps = [x]
         x = max_pool(x, 3, 2, 1)
         for stage in range(1, self.count + 1):
-            stage_key = fold_in_name(key, stage)
-            for number, block in enumerate(getattr(self, f"layer{stage}")):
-                block_key = fold_in_name(stage_key, number)
-                x = run_block(
-                    block, x, train=train, key=block_key, rematerialise=self.rematerialise
-                )
+            x = run_blocks(
+                getattr(self, f"layer{stage}"), x, train=train,
+                key=fold_in_name(key, stage), rematerialise=self.rematerialise,
+            )  # fmt: skip
             maps.append(x)
-        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        pooled = global_average(x)
         return Features(select_stages(maps, indices), pooled=pooled)
 
 

@@ -17,7 +17,7 @@ from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.conv_norm import ConvNorm, check_least_size, refuse_drop_path
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution
-from plankton_jax.models.pooling import max_pool, refuse_pool
+from plankton_jax.models.pooling import global_average, max_pool, refuse_pool
 from plankton_jax.models.rematerialise import run_block
 
 LEAST_SIZE = 7
@@ -136,7 +136,7 @@ class Xception(nnx.Module):
         for unit in self.last:
             x = jax.nn.relu(unit(x, train=train))
         stages.append(x)
-        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        pooled = global_average(x)
         return Features(select_stages(stages, indices), pooled)
 
 

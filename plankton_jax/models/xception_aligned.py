@@ -18,7 +18,7 @@ from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.conv_norm import ConvNorm
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.layers import BatchNorm, Convolution
-from plankton_jax.models.pooling import refuse_pool
+from plankton_jax.models.pooling import global_average, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
 from plankton_jax.models.rematerialise import run_block
 
@@ -155,7 +155,7 @@ class XceptionAligned(nnx.Module):
             if block.config.stride > 1:
                 stages.append(last)
         stages.append(x)
-        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        pooled = global_average(x)
         return Features(select_stages(stages, indices), pooled)
 
 

@@ -210,7 +210,7 @@ def _filled(tree: PyTree, content: dict[str, np.ndarray], info: WeightsInfo) -> 
             problems.append(f"weights: {path} should have shape {leaf.shape}; found {found}.")
         else:
             filled[path] = jnp.asarray(content[path], leaf.dtype)
-            problems += not_finite(path, np.asarray(filled[path]))
+            problems += not_finite(path, content[path])
     if problems:
         raise UserError(*problems)
     return unflatten_paths(filled)
