@@ -7,12 +7,12 @@ its frame is lost), then the resize to a square, which squashes the aspect ratio
 come after the resize instead, and the image may be padded to a square instead of squashed.
 """
 
-import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, Integer, UInt8
+from jaxtyping import Bool, Float64, Integer, UInt8
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.counter import random_bits, stream_key, to_unit
@@ -61,70 +61,84 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
     return np.rint(grey * 255).astype(np.uint8)
 
 
-class Draw(NamedTuple):
-    """What chance decided for one image. The default changes nothing."""
+class Draws(NamedTuple):
+    """What chance decided for each of `b` images, columns `b` long. `no_draws` changes nothing."""
 
-    flip_horizontal: bool = False
-    flip_vertical: bool = False
-    angle: float = 0.0  # degrees, counter-clockwise
-    after_resize: bool = False  # whether the angle turns the square instead of the image
-    quarter_turns: int = 0  # counter-clockwise, of the finished square
-    scale: float = 1.0
-    shift_right: float = 0.0  # share of the side
-    shift_down: float = 0.0
-    brightness: float = 0.0  # share of the full range
-    contrast: float = 1.0
+    flip_horizontal: Bool[np.ndarray, " b"]
+    flip_vertical: Bool[np.ndarray, " b"]
+    angle: Float64[np.ndarray, " b"]  # degrees, counter-clockwise
+    after_resize: Bool[np.ndarray, " b"]  # whether the angle turns the square, not the image
+    quarter_turns: Integer[np.ndarray, " b"]  # counter-clockwise, of the finished square
+    scale: Float64[np.ndarray, " b"]
+    shift_right: Float64[np.ndarray, " b"]  # share of the side
+    shift_down: Float64[np.ndarray, " b"]
+    brightness: Float64[np.ndarray, " b"]  # share of the full range
+    contrast: Float64[np.ndarray, " b"]
 
-    @property
-    def is_symmetry(self) -> bool:
+    def take(self, places: Integer[np.ndarray, " n"] | Bool[np.ndarray, " b"]) -> "Draws":
+        """Those of some of the images."""
+        return Draws(*(column[places] for column in self))
+
+    def are_symmetries(self) -> Bool[np.ndarray, " b"]:
         """Whether pixels only change places after the resize."""
-        return self.angle == 0 and self.scale == 1 and self.shift_right == self.shift_down == 0
+        moved = (self.angle != 0) | (self.shift_right != 0) | (self.shift_down != 0)
+        return ~moved & (self.scale == 1)
+
+
+def no_draws(count: int) -> Draws:
+    """Draws that change nothing, for `count` images."""
+    no, zero, one = np.zeros(count, bool), np.zeros(count), np.ones(count)
+    return Draws(no, no, zero, no, np.zeros(count, np.int64), one, zero, zero, zero, one)
 
 
 def draw_augmentations(
     augmentation: AugmentationConfig, seed: int, positions: Integer[np.ndarray, " b"]
-) -> list[Draw]:
+) -> Draws:
     """What happens to the images at these positions of the stream: a function of seed and position
     alone, so the same on any host, in any process, after any interruption."""
     key = stream_key(seed, "augmentation")
     uniform = to_unit(random_bits(key, np.asarray(positions, np.uint64), 9))
     signed = 2 * uniform - 1
     a = augmentation
-    columns = (
-        uniform[:, 0] < a.horizontal_flip,
-        uniform[:, 1] < a.vertical_flip,
-        uniform[:, 2] * a.rotation_degrees,
-        np.full(len(uniform), a.rotation_frame == "square"),
-        (uniform[:, 3] * 4 * a.quarter_turns).astype(np.int64),
-        np.exp(signed[:, 4] * a.scale_jitter),
-        signed[:, 5] * a.shift,
-        signed[:, 6] * a.shift,
-        signed[:, 7] * a.brightness,
-        1 + signed[:, 8] * a.contrast,
+    return Draws(
+        flip_horizontal=uniform[:, 0] < a.horizontal_flip,
+        flip_vertical=uniform[:, 1] < a.vertical_flip,
+        angle=uniform[:, 2] * a.rotation_degrees,
+        after_resize=np.full(len(uniform), a.rotation_frame == "square"),
+        quarter_turns=(uniform[:, 3] * 4 * a.quarter_turns).astype(np.int64),
+        scale=np.exp(signed[:, 4] * a.scale_jitter),
+        shift_right=signed[:, 5] * a.shift,
+        shift_down=signed[:, 6] * a.shift,
+        brightness=signed[:, 7] * a.brightness,
+        contrast=1 + signed[:, 8] * a.contrast,
     )
-    return [Draw(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def render(
-    image: UInt8[np.ndarray, "h w"],
+    images: Sequence[UInt8[np.ndarray, "h w"]],
     size: int,
-    draw: Draw,
-    out: UInt8[np.ndarray, "s s"],
+    draws: Draws,
+    out: Sequence[UInt8[np.ndarray, "s s"]],
     pad: bool = False,
 ) -> None:
-    """Writes the augmented image, `size` x `size`, into `out`.
+    """Writes the augmented images, `size` x `size`, into `out`.
 
-    What lies outside the image has the median grey level of its own border; `pad` lets that fill up
+    What lies outside an image has the median grey level of its own border; `pad` lets that fill up
     the shorter axis instead of stretching it.
     """
-    if draw.is_symmetry:
-        _resize_and_turn(pad_square(image) if pad else image, size, draw, out)
-    else:
-        _warp(image, size, draw, out, pad)
-    if draw.brightness != 0 or draw.contrast != 1:
-        mean = cv2.mean(image)[0]
-        levels = (np.arange(256) - mean) * draw.contrast + mean + 255 * draw.brightness
-        cv2.LUT(out, np.rint(np.clip(levels, 0, 255)).astype(np.uint8), dst=out)
+    resized = draws.are_symmetries()
+    for place in np.flatnonzero(resized).tolist():
+        image = pad_square(images[place]) if pad else images[place]
+        _resize_and_turn(image, size, draws, place, out[place])
+    turned = np.flatnonzero(~resized)
+    if len(turned):
+        sources = [images[place] for place in turned.tolist()]
+        _warp(sources, size, draws.take(turned), [out[place] for place in turned], pad)
+    for place in np.flatnonzero((draws.brightness != 0) | (draws.contrast != 1)).tolist():
+        mean = cv2.mean(images[place])[0]
+        levels = (np.arange(256) - mean) * draws.contrast[place] + mean
+        levels = np.clip(levels + 255 * draws.brightness[place], 0, 255)
+        cv2.LUT(out[place], np.rint(levels).astype(np.uint8), dst=out[place])
 
 
 def resize_square(image: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "s s"]:
@@ -143,122 +157,119 @@ def resize_square(image: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarra
 
 def pad_square(image: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
     """The image in the middle of a square of its longer side; an odd line is added at the end."""
-    side, (top, left) = max(image.shape), _margins(image.shape)
-    if image.shape == (side, side):
+    height, width = image.shape
+    side = max(height, width)
+    if height == width:
         return image
-    square = np.full((side, side), border_median(image), np.uint8)
-    square[top : top + image.shape[0], left : left + image.shape[1]] = image
+    square = np.full((side, side), border_medians([image])[0], np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = image
     return square
 
 
-def _margins(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Lines above and columns left of an image in the middle of a square."""
-    side = max(shape)
-    return (side - shape[0]) // 2, (side - shape[1]) // 2
+def border_medians(images: Sequence[UInt8[np.ndarray, "h w"]]) -> Integer[np.ndarray, " b"]:
+    """The median grey level of the outermost pixels of each image, the upper one of two."""
+    edges = [edge for i in images for edge in (i[0], i[-1], i[1:-1, 0], i[1:-1, -1])]
+    lengths = np.array([len(edge) for edge in edges]).reshape(-1, 4).sum(axis=1)
+    owners = np.repeat(np.arange(len(images)) * 256, lengths)
+    counts = np.bincount(owners + np.concatenate(edges), minlength=256 * len(images))
+    up_to_level = counts.reshape(-1, 256).cumsum(axis=1)
+    return (up_to_level <= lengths[:, None] // 2).sum(axis=1)
 
 
-def border_median(image: UInt8[np.ndarray, "h w"]) -> int:
-    """The median grey level of the outermost pixels, the upper one of two."""
-    border = np.concatenate((image[0], image[-1], image[1:-1, 0], image[1:-1, -1]))
-    middle = border.size // 2
-    border.partition(middle)
-    return int(border[middle])
-
-
-def _resize_and_turn(image: np.ndarray, size: int, draw: Draw, out: np.ndarray) -> None:
+def _resize_and_turn(
+    image: np.ndarray, size: int, draws: Draws, place: int, out: np.ndarray
+) -> None:
     """The case without rotation, scale or shift: exact flips and quarter turns of the resize."""
     square = resize_square(image, size)
-    square = square[:, ::-1] if draw.flip_horizontal else square
-    square = square[::-1] if draw.flip_vertical else square
-    out[:] = np.rot90(square, draw.quarter_turns)
+    square = square[:, ::-1] if draws.flip_horizontal[place] else square
+    square = square[::-1] if draws.flip_vertical[place] else square
+    out[:] = np.rot90(square, draws.quarter_turns[place])
 
 
-def _warp(image: np.ndarray, size: int, draw: Draw, out: np.ndarray, pad: bool) -> None:
+def _warp(
+    images: Sequence[np.ndarray], size: int, draws: Draws, out: Sequence[np.ndarray], pad: bool
+) -> None:
     """The general case: one bilinear warp, between area averages where the image shrinks.
 
     An image more than twice as large as needed along both axes is first shrunk, by the same whole
     factor along both, which rotation does not notice. What is left to shrink, along one axis of
     the square when it squashes the aspect ratio, is sampled finely and averaged afterwards.
     """
-    fill = border_median(image)
-    matrix = source_from_square(image.shape, draw, pad)
-    steps = _steps(matrix, size)
-    if min(steps) >= 2:
-        image, matrix = _shrink(image, matrix, int(min(steps)))
-        steps = _steps(matrix, size)
-    samples = [min(max(math.ceil(step / _LONGEST_STEP), 1), _MOST_SAMPLES) for step in steps]
-    columns, lines = size * samples[0], size * samples[1]
-    # OpenCV's kernel for floats is a fifth faster than that for bytes, conversions included.
-    warped = cv2.warpAffine(
-        image.astype(np.float32),
-        _between_pixel_centres(matrix, columns, lines),
-        (columns, lines),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=fill,
-    )
-    if samples != [1, 1]:
-        warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
-    cv2.convertScaleAbs(warped, dst=out)  # rounds; nothing here is negative
+    # All that numbers decide is worked out for all images at once: Python is slow, and a thread
+    # that is in it holds up the others.
+    shapes = np.array([image.shape for image in images])
+    matrices = source_from_square(shapes, draws, pad)
+    factors = np.maximum(_steps(matrices, size).min(axis=1).astype(np.int64), 1)[:, None]
+    shrunk = np.maximum(np.rint(shapes / factors).astype(np.int64), 1)
+    matrices *= (shrunk / shapes)[:, ::-1, None]
+    samples = np.ceil(_steps(matrices, size) / _LONGEST_STEP).clip(1, _MOST_SAMPLES)
+    grids = size * samples.astype(np.int64)
+    matrices = _between_pixel_centres(matrices, grids)
+    fills = border_medians(images)
+    for image, (height, width), grid, matrix, fill, target in zip(
+        images, shrunk.tolist(), grids.tolist(), matrices, fills.tolist(), out, strict=True
+    ):
+        if image.shape != (height, width):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        # OpenCV's kernel for floats is a fifth faster than that for bytes, conversions included.
+        warped = cv2.warpAffine(
+            image.astype(np.float32),
+            matrix,
+            grid,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=fill,
+        )
+        if grid != [size, size]:
+            warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
+        cv2.convertScaleAbs(warped, dst=target)  # rounds; nothing here is negative
 
 
 def source_from_square(
-    shape: tuple[int, ...], draw: Draw, pad: bool = False
-) -> tuple[float, float, float, float, float, float]:
-    """The map from the unit square (centre 0, y down) to source pixels (edges at whole numbers).
+    shapes: Integer[np.ndarray, "b 2"], draws: Draws, pad: bool = False
+) -> Float64[np.ndarray, "b 2 3"]:
+    """The maps from the unit square (centre 0, y down) to source pixels (edges at whole numbers).
 
-    Returns (xx, xy, x0, yx, yy, y0): x = xx u + xy v + x0 and y = yx u + yy v + y0, for u, v from
-    -.5 to .5. Read from the square back to the source: shift, quarter turns, scale, stretch to the
-    image's frame, rotation (or rotation, then stretch), flips.
+    Of each image ((xx, xy, x0), (yx, yy, y0)): x = xx u + xy v + x0 and y = yx u + yy v + y0, for
+    u, v from -.5 to .5. Read from the square back to the source: shift, quarter turns, scale,
+    stretch to the image's frame, rotation (or rotation, then stretch), flips.
     """
-    top, left = _margins(shape) if pad else (0, 0)
-    height, width = (max(shape),) * 2 if pad else shape
-    turn_cos, turn_sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[draw.quarter_turns]
-    angle = math.radians(draw.angle)
-    cos, sin = math.cos(angle) / draw.scale, math.sin(angle) / draw.scale
-    across = -1.0 if draw.flip_horizontal else 1.0
-    down = -1.0 if draw.flip_vertical else 1.0
+    frames = np.repeat(shapes.max(axis=1)[:, None], 2, axis=1) if pad else shapes
+    top, left = ((frames - shapes) // 2).T
+    height, width = frames.T
+    turn_cos = np.array([1, 0, -1, 0])[draws.quarter_turns]
+    turn_sin = np.array([0, 1, 0, -1])[draws.quarter_turns]
+    angle = np.radians(draws.angle)
+    cos, sin = np.cos(angle) / draws.scale, np.sin(angle) / draws.scale
+    across = np.where(draws.flip_horizontal, -1.0, 1.0)
+    down = np.where(draws.flip_vertical, -1.0, 1.0)
     # Of the square after its quarter turns are undone: u to x, v to x, u to y, v to y.
     ux, vy = across * cos * width, down * cos * height
-    if draw.after_resize:
-        vx, uy = -across * sin * width, down * sin * height
-    else:
-        vx, uy = -across * sin * height, down * sin * width
+    vx = -across * sin * np.where(draws.after_resize, width, height)
+    uy = down * sin * np.where(draws.after_resize, height, width)
     xx, xy = ux * turn_cos + vx * turn_sin, vx * turn_cos - ux * turn_sin
     yx, yy = uy * turn_cos + vy * turn_sin, vy * turn_cos - uy * turn_sin
-    right, below = draw.shift_right, draw.shift_down
+    right, below = draws.shift_right, draws.shift_down
     x0 = width / 2 - left - xx * right - xy * below
     y0 = height / 2 - top - yx * right - yy * below
-    return xx, xy, x0, yx, yy, y0
+    return np.stack((xx, xy, x0, yx, yy, y0), axis=1).reshape(-1, 2, 3)
 
 
-def _steps(matrix: tuple[float, ...], size: int) -> tuple[float, float]:
+def _steps(matrices: Float64[np.ndarray, "b 2 3"], size: int) -> Float64[np.ndarray, "b 2"]:
     """How many source pixels lie between neighbours along the square's lines and columns."""
-    xx, xy, _, yx, yy, _ = matrix
-    return math.hypot(xx, yx) / size, math.hypot(xy, yy) / size
-
-
-def _shrink(
-    image: np.ndarray, matrix: tuple[float, ...], factor: int
-) -> tuple[np.ndarray, tuple[float, ...]]:
-    """The image area-averaged by `factor`, and the matrix onto its pixels."""
-    height, width = image.shape
-    size = (max(round(width / factor), 1), max(round(height / factor), 1))
-    x_ratio, y_ratio = size[0] / width, size[1] / height
-    ratios = (x_ratio,) * 3 + (y_ratio,) * 3
-    shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return shrunk, tuple(value * ratio for value, ratio in zip(matrix, ratios, strict=True))
+    return np.hypot(matrices[:, 0, :2], matrices[:, 1, :2]) / size
 
 
 def _between_pixel_centres(
-    matrix: tuple[float, ...], columns: int, lines: int
-) -> Float64[np.ndarray, "2 3"]:
-    """The same map between pixel numbers, whose centres are at whole numbers in OpenCV."""
-    xx, xy, x0, yx, yy, y0 = matrix
-    left, top = 0.5 / columns - 0.5, 0.5 / lines - 0.5
-    return np.array(
-        [
-            [xx / columns, xy / lines, x0 + xx * left + xy * top - 0.5],
-            [yx / columns, yy / lines, y0 + yx * left + yy * top - 0.5],
-        ]
-    )
+    matrices: Float64[np.ndarray, "b 2 3"], grids: Integer[np.ndarray, "b 2"]
+) -> Float64[np.ndarray, "b 2 3"]:
+    """The same maps between pixel numbers, whose centres are at whole numbers in OpenCV.
+
+    Args:
+      grids: columns and lines that the square has.
+    """
+    linear, offset = matrices[:, :, :2], matrices[:, :, 2]
+    first = 0.5 / grids - 0.5
+    offset = offset + (linear * first[:, None]).sum(axis=2) - 0.5
+    return np.concatenate((linear / grids[:, None], offset[:, :, None]), axis=2)

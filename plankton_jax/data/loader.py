@@ -21,7 +21,7 @@ from jaxtyping import Integer, UInt8
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import Dataset
-from plankton_jax.data.geometry import Draw, decode_grey, draw_augmentations, render
+from plankton_jax.data.geometry import Draws, decode_grey, draw_augmentations, no_draws, render
 from plankton_jax.data.measurements import measure
 from plankton_jax.errors import UserError
 
@@ -30,6 +30,7 @@ Batch = dict[str, np.ndarray]
 `b`, the row in the data set's index, -1 for padding; mask bool `b`, False for padding."""
 
 _ALIGNMENT = 64  # bytes; XLA on a CPU takes an array that lies so as it is and copies any other
+_DECODED_TOGETHER = 64  # images; bounds what a thread holds of large ones
 _SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
 
 Sampler = Callable[[Integer[np.ndarray, " p"]], Integer[np.ndarray, " p"]]
@@ -63,13 +64,14 @@ class BatchMaker:
         mask = rows >= 0
         images = _aligned_bytes((len(rows), self.image_size, self.image_size, 1))
         images[~mask] = 0
-        draws = self._draws(positions)
-        files = self.dataset.read_images(rows[mask])
-        for place, row, file in zip(
-            np.flatnonzero(mask).tolist(), rows[mask].tolist(), files, strict=True
-        ):
-            out = images[place, :, :, 0]
-            render(self._decode(file, row), self.image_size, draws[place], out, self.pad)
+        kept = np.flatnonzero(mask)
+        for start in range(0, len(kept), _DECODED_TOGETHER):
+            places = kept[start : start + _DECODED_TOGETHER]
+            drawn = rows[places]
+            files = self.dataset.read_images(drawn)
+            decoded = [self._decode(f, r) for f, r in zip(files, drawn.tolist(), strict=True)]
+            out = [images[place, :, :, 0] for place in places]
+            render(decoded, self.image_size, self._draws(positions[places]), out, self.pad)
         leaf = np.zeros(len(rows), np.int32)
         leaf[mask] = self.dataset.leaf[rows[mask]]
         measured = measure(self.dataset, rows, self.measurements)
@@ -81,9 +83,9 @@ class BatchMaker:
             "mask": mask,
         }
 
-    def _draws(self, positions: np.ndarray) -> list[Draw]:
+    def _draws(self, positions: np.ndarray) -> Draws:
         if self.augmentation is None:
-            return [Draw()] * len(positions)
+            return no_draws(len(positions))
         return draw_augmentations(self.augmentation, self.seed, positions)
 
     def _decode(self, file: bytes, row: int) -> np.ndarray:

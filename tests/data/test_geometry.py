@@ -2,6 +2,7 @@
 
 import io
 
+import chex
 import cv2
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from scipy import ndimage
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.geometry import (
-    Draw,
-    border_median,
+    Draws,
+    border_medians,
     decode_grey,
     draw_augmentations,
+    no_draws,
     render,
     resize_square,
 )
@@ -25,12 +27,21 @@ NONE = AugmentationConfig(horizontal_flip=0, vertical_flip=0, rotation_degrees=0
 def rendered(
     image: np.ndarray,
     size: int,
-    draw: Draw = Draw(),  # noqa: B008
+    draws: Draws = no_draws(1),  # noqa: B008
     pad: bool = False,
 ) -> np.ndarray:
-    out = np.zeros((size, size), np.uint8)
-    render(image, size, draw, out, pad)
-    return out
+    out = np.zeros((1, size, size), np.uint8)
+    render([image], size, draws, list(out), pad)
+    return out[0]
+
+
+def draw(**values: float) -> Draws:
+    """What chance might have decided for one image."""
+    return no_draws(1)._replace(**{name: np.array([value]) for name, value in values.items()})
+
+
+def border_median(image: np.ndarray) -> int:
+    return int(border_medians([image])[0])
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
@@ -152,7 +163,7 @@ def test_padding_keeps_the_aspect_ratio_and_fills_with_the_border_s_median(shape
     np.testing.assert_array_equal(rendered(image, 64, pad=True), expected)
     assert abs(border_median(image) - median) <= 1
     # The warp puts it in the same place: next to no rotation is next to no change.
-    warped = rendered(image, 64, Draw(angle=1e-6), pad=True)
+    warped = rendered(image, 64, draw(angle=1e-6), pad=True)
     assert np.abs(warped.astype(int) - expected).mean() < 1
 
 
@@ -168,7 +179,7 @@ def test_a_padded_image_turns_without_losing_its_ends(angle):
     )
     expected = square.rotate(angle, Image.Resampling.BICUBIC, fillcolor=border_median(image))
     for after in (False, True):
-        found = rendered(image, 60, Draw(angle=angle, after_resize=after), pad=True)
+        found = rendered(image, 60, draw(angle=angle, after_resize=after), pad=True)
         assert np.abs(found.astype(int) - expected).mean() < 1.5
 
 
@@ -179,10 +190,10 @@ def test_a_padded_image_turns_without_losing_its_ends(angle):
 def test_flips_and_quarter_turns_are_exact(shape):
     image = smooth_image(*shape)
     plain = rendered(image, 64)
-    np.testing.assert_array_equal(rendered(image, 64, Draw(flip_horizontal=True)), plain[:, ::-1])
-    np.testing.assert_array_equal(rendered(image, 64, Draw(flip_vertical=True)), plain[::-1])
+    np.testing.assert_array_equal(rendered(image, 64, draw(flip_horizontal=True)), plain[:, ::-1])
+    np.testing.assert_array_equal(rendered(image, 64, draw(flip_vertical=True)), plain[::-1])
     for turns in range(4):
-        turned = rendered(image, 64, Draw(quarter_turns=turns))
+        turned = rendered(image, 64, draw(quarter_turns=turns))
         np.testing.assert_array_equal(turned, np.rot90(plain, turns))
 
 
@@ -197,7 +208,7 @@ def test_rotation_is_about_the_centre_counter_clockwise_then_squashed(angle, sha
     scipy_turned = ndimage.rotate(
         image.astype(float), angle, reshape=False, order=1, mode="constant", cval=median
     )
-    found = rendered(image, size, Draw(angle=angle))
+    found = rendered(image, size, draw(angle=angle))
     far = outside_of_frame(shape, size, angle)
     assert np.abs(found.astype(int) - expected)[~far].max() <= 8
     assert np.abs(found.astype(int) - expected)[~far].mean() < 1
@@ -211,11 +222,11 @@ def test_rotation_after_the_resize_turns_the_square(angle):
     image = smooth_image(30, 120)
     square = Image.fromarray(resize_square(image, 64))
     expected = square.rotate(angle, Image.Resampling.BICUBIC, fillcolor=border_median(image))
-    found = rendered(image, 64, Draw(angle=angle, after_resize=True))
+    found = rendered(image, 64, draw(angle=angle, after_resize=True))
     inside = ~outside_of_frame((64, 64), 64, angle)
     assert np.abs(found.astype(int) - expected)[inside].max() <= 8
-    turned = rendered(image, 64, Draw(angle=90, after_resize=True, flip_horizontal=True))
-    expected = rendered(image, 64, Draw(quarter_turns=1, flip_horizontal=True))
+    turned = rendered(image, 64, draw(angle=90, after_resize=True, flip_horizontal=True))
+    expected = rendered(image, 64, draw(quarter_turns=1, flip_horizontal=True))
     assert difference(turned, expected, margin=3) <= 4
 
 
@@ -231,8 +242,8 @@ def test_flips_come_before_the_rotation():
     image = smooth_image(50, 50)
     for flips in ({"flip_horizontal": True}, {"flip_vertical": True}):
         flipped = image[:, ::-1] if "flip_horizontal" in flips else image[::-1]
-        expected = rendered(np.ascontiguousarray(flipped), 64, Draw(angle=30))
-        assert difference(rendered(image, 64, Draw(angle=30, **flips)), expected) <= 1
+        expected = rendered(np.ascontiguousarray(flipped), 64, draw(angle=30))
+        assert difference(rendered(image, 64, draw(angle=30, **flips)), expected) <= 1
 
 
 def test_corners_are_filled_with_the_median_of_the_border():
@@ -242,18 +253,18 @@ def test_corners_are_filled_with_the_median_of_the_border():
     assert border_median(image) == np.median(
         np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
     )
-    corners = rendered(image, 40, Draw(angle=45))[[0, 0, -1, -1], [0, -1, 0, -1]]
+    corners = rendered(image, 40, draw(angle=45))[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners == 200).all()
 
 
 def test_scale_and_shift_move_the_square():
     image = smooth_image(60, 60)
     plain = rendered(image, 60)
-    shifted = rendered(image, 60, Draw(shift_right=0.1, shift_down=-0.2))
+    shifted = rendered(image, 60, draw(shift_right=0.1, shift_down=-0.2))
     assert difference(shifted[:48, 6:], plain[12:, :54]) <= 1
-    turned = rendered(image, 60, Draw(shift_right=0.1, shift_down=-0.2, quarter_turns=1))
+    turned = rendered(image, 60, draw(shift_right=0.1, shift_down=-0.2, quarter_turns=1))
     assert difference(turned[:48, 6:], np.rot90(plain)[12:, :54]) <= 1
-    doubled = rendered(image, 60, Draw(scale=2.0))
+    doubled = rendered(image, 60, draw(scale=2.0))
     expected = cv2.resize(image[15:45, 15:45], (60, 60))
     assert difference(doubled, expected, margin=2) <= 2
 
@@ -263,7 +274,7 @@ def test_scale_and_shift_move_the_square():
 def test_rotating_a_large_image_does_not_alias(shape, angle):
     """White noise becomes quieter by the root of the number of pixels that make one."""
     noise = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8) * 255
-    centre = rendered(noise, 60, Draw(angle=angle))[26:34, 28:32].astype(float)
+    centre = rendered(noise, 60, draw(angle=angle))[26:34, 28:32].astype(float)
     averaged = max(shape[0] / 60, 1) * max(shape[1] / 60, 1)
     assert abs(centre.mean() - 127.5) < 20
     assert centre.std() < 1.3 * 127.5 / averaged**0.5 + 1
@@ -271,9 +282,9 @@ def test_rotating_a_large_image_does_not_alias(shape, angle):
 
 def test_brightness_and_contrast():
     image = smooth_image(64, 64)
-    brighter = rendered(image, 64, Draw(brightness=0.1))
+    brighter = rendered(image, 64, draw(brightness=0.1))
     np.testing.assert_array_equal(brighter, np.clip(np.rint(image + 25.5), 0, 255))
-    sharper = rendered(image, 64, Draw(contrast=1.5))
+    sharper = rendered(image, 64, draw(contrast=1.5))
     expected = (image - image.mean()) * 1.5 + image.mean()
     assert np.abs(sharper - np.clip(expected, 0, 255)).max() <= 0.51
 
@@ -284,9 +295,11 @@ def test_brightness_and_contrast():
 def test_draws_depend_on_seed_and_position_alone():
     config = AugmentationConfig(scale_jitter=0.2, shift=0.1, brightness=0.1, contrast=0.1)
     whole = draw_augmentations(config, 3, np.arange(100))
-    assert whole[40:60:2] == draw_augmentations(config, 3, np.arange(40, 60, 2))
-    assert whole != draw_augmentations(config, 4, np.arange(100))
-    assert len(set(whole)) == 100
+    chex.assert_trees_all_equal(
+        whole.take(np.arange(40, 60, 2)), draw_augmentations(config, 3, np.arange(40, 60, 2))
+    )
+    assert (whole.angle != draw_augmentations(config, 4, np.arange(100)).angle).all()
+    assert len(set(zip(*whole, strict=True))) == 100
 
 
 def test_draws_have_the_given_ranges():
@@ -301,7 +314,7 @@ def test_draws_have_the_given_ranges():
         contrast=0.4,
     )
     draws = draw_augmentations(config, 0, np.arange(20_000))
-    columns = {name: np.array([getattr(draw, name) for draw in draws]) for name in Draw._fields}
+    columns = draws._asdict()
     assert abs(columns["flip_horizontal"].mean() - 0.3) < 0.015
     assert abs(columns["flip_vertical"].mean() - 0.7) < 0.015
     assert np.abs(np.bincount(columns["quarter_turns"]) - 5000).max() < 250
@@ -322,15 +335,33 @@ def test_draws_have_the_given_ranges():
 def test_the_frame_of_the_rotation_is_the_setting():
     for frame, after in (("image", False), ("square", True)):
         config = AugmentationConfig(rotation_frame=frame)
-        assert {draw.after_resize for draw in draw_augmentations(config, 0, np.arange(9))} == {
-            after
-        }
+        assert set(draw_augmentations(config, 0, np.arange(9)).after_resize) == {after}
 
 
 def test_nothing_to_draw_changes_nothing():
     draws = draw_augmentations(NONE, 0, np.arange(50))
-    assert draws == [Draw()] * 50
+    chex.assert_trees_all_equal(draws, no_draws(50))
     image = png(smooth_image(30, 30))
     np.testing.assert_array_equal(
-        rendered(decode_grey(image), 64, draws[0]), rendered(decode_grey(image), 64)
+        rendered(decode_grey(image), 64, draws.take(np.arange(1))), rendered(decode_grey(image), 64)
     )
+
+
+def test_images_rendered_together_are_those_rendered_alone():
+    random = np.random.default_rng(0)
+    shapes = [(40, 60), (300, 420), (20, 256), (1, 1), (64, 64), (9, 2), (700, 90), (33, 33)]
+    images = [random.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    config = AugmentationConfig(
+        quarter_turns=True, scale_jitter=0.3, shift=0.1, brightness=0.1, contrast=0.1
+    )
+    draws = draw_augmentations(config, 0, np.arange(len(images)))
+    draws.angle[[2, 4]] = draws.shift_right[[2, 4]] = draws.shift_down[[2, 4]] = 0
+    draws.scale[[2, 4]] = 1
+    draws.brightness[3], draws.contrast[3] = 0, 1
+    assert draws.are_symmetries().sum() == 2
+    for pad in (False, True):
+        together = np.zeros((len(images), 48, 48), np.uint8)
+        render(images, 48, draws, list(together), pad)
+        for place, image in enumerate(images):
+            alone = rendered(image, 48, draws.take(np.array([place])), pad)
+            np.testing.assert_array_equal(together[place], alone)
