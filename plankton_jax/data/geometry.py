@@ -133,7 +133,7 @@ def render(
     turned = np.flatnonzero(~resized)
     if len(turned):
         sources = [images[place] for place in turned.tolist()]
-        _warp(sources, size, draws.take(turned), [out[place] for place in turned], pad)
+        _warp(sources, size, draws.take(turned), [out[place] for place in turned.tolist()], pad)
     for place in np.flatnonzero((draws.brightness != 0) | (draws.contrast != 1)).tolist():
         mean = cv2.mean(images[place])[0]
         levels = (np.arange(256) - mean) * draws.contrast[place] + mean

@@ -70,7 +70,7 @@ class BatchMaker:
             drawn = rows[places]
             files = self.dataset.read_images(drawn)
             decoded = [self._decode(f, r) for f, r in zip(files, drawn.tolist(), strict=True)]
-            out = [images[place, :, :, 0] for place in places]
+            out = [images[place, :, :, 0] for place in places.tolist()]
             render(decoded, self.image_size, self._draws(positions[places]), out, self.pad)
         leaf = np.zeros(len(rows), np.int32)
         leaf[mask] = self.dataset.leaf[rows[mask]]
