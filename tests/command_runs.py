@@ -52,11 +52,14 @@ def run(name: str, *arguments: object, status: int = 0) -> subprocess.CompletedP
 
 
 def train_arguments(workspace: pathlib.Path, workdir: str, *overrides: str) -> list[object]:
-    """Arguments of a small training in `workspace`, which holds data and compiled programs too."""
+    """Arguments of a small training in `workspace`, which holds its data too.
+
+    Compiled programs are shared by all tests of a worker, which runs one at a time.
+    """
     return [
         *("--config", "configs/quickstart.py:tiny", "--workdir", workspace / workdir),
         f"--config.data.data_dir={workspace / 'data'}",
-        f"--config.logging.compilation_cache={workspace / 'xla'}",
+        f"--config.logging.compilation_cache={workspace.parent / 'xla'}",
         *SMALL,
         *overrides,
     ]

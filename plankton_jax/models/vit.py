@@ -109,11 +109,13 @@ class Block(nnx.Module):
         attended = self.attn(self.norm1(x))
         if self.ls1 is not None:
             attended = self.ls1(attended)
-        x = x + drop_path(attended, self.drop_path_rate, fold_in_name(key, "attn"))
+        attended = drop_path(attended, self.drop_path_rate, fold_in_name(key, "attn"))
+        x = x + attended.astype(x.dtype)
         hidden = self.mlp(self.norm2(x))
         if self.ls2 is not None:
             hidden = self.ls2(hidden)
-        return x + drop_path(hidden, self.drop_path_rate, fold_in_name(key, "mlp"))
+        hidden = drop_path(hidden, self.drop_path_rate, fold_in_name(key, "mlp"))
+        return x + hidden.astype(x.dtype)
 
 
 class VisionTransformer(nnx.Module):
@@ -200,18 +202,19 @@ class VisionTransformer(nnx.Module):
         return stage if self.config.pool == "mean" else self.norm(stage)
 
     def embed(self, images: Float[Array, "b height width c"]) -> Float[Array, "b n d"]:
-        """Prefix and patch tokens with their position embeddings."""
-        patches = self.patch_embed(images)
+        """Prefix and patch tokens with their position embeddings, float32 in every precision.
+
+        What runs beside the residual branches is a sum over all blocks. In bfloat16 each addition
+        would round it to 8 bits; PyTorch's autocast keeps it in float32 too.
+        """
+        patches = self.patch_embed(images).astype(jnp.float32)
         batch, _, _, width = patches.shape
         patches = patches.reshape(batch, -1, width)
-        positions = self.pos_embed[...].astype(patches.dtype)
+        positions = self.pos_embed[...]
         if not self.config.embed_prefix:
             patches = patches + positions
         prefix = [self.cls_token] + ([self.dist_token] if self.distilled else [])
-        parts = [
-            jnp.broadcast_to(token[...].astype(patches.dtype), (batch, 1, width))
-            for token in prefix
-        ]
+        parts = [jnp.broadcast_to(token[...], (batch, 1, width)) for token in prefix]
         tokens = jnp.concatenate([*parts, patches], axis=1)
         return tokens + positions if self.config.embed_prefix else tokens
 

@@ -15,8 +15,8 @@ from golden.weights import random_images, random_weights
 from plankton_jax.models import (
     Classifier,
     apply,
+    apply_features,
     create_model,
-    join_model,
     split_model,
 )
 from plankton_jax.weights import from_timm, to_timm
@@ -115,9 +115,8 @@ def run_ours(case: Case, seed: str) -> dict[str, Any]:
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def both(params):
-        model = join_model(graphdef, params, state)
-        features = model.features(images)
-        (logits,) = model.head(features)
+        features = apply_features(graphdef, params, state, images)
+        (logits,), _ = apply(graphdef, params, state, images)
         (loss, moved), gradients = jax.value_and_grad(objective, has_aux=True)(params)
         return features, logits, loss, moved, gradients
 

@@ -1,0 +1,46 @@
+"""Computing in bfloat16 leaves what a network says about real images as it is."""
+
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.weights import random_weights
+
+from plankton_jax.data.geometry import decode_grey, resize_square
+from plankton_jax.models import apply, create_model, split_model
+from plankton_jax.weights import from_timm, to_timm
+
+COUNT = 100
+
+
+@pytest.fixture(scope="module")
+def grey(real_images) -> list[np.ndarray]:
+    """Images of the National Data Science Bowl."""
+    with zipfile.ZipFile(real_images / "ndsb" / "train.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        chosen = np.random.default_rng(0).choice(len(names), COUNT, replace=False)
+        return [decode_grey(archive.read(names[place])) for place in chosen]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("deit_tiny_patch16_224", 32), ("resnet10t", 64), ("tf_efficientnetv2_b0", 64)],
+)
+def test_the_first_class_is_that_of_float32(name, size, grey):
+    levels = np.stack([resize_square(image, size) for image in grey]).astype(np.float32) / 255
+    images = np.repeat(((levels - 0.45) / 0.225)[..., None], 3, axis=3)
+    exact, rough = (_logits(name, dtype, images) for dtype in (jnp.float32, jnp.bfloat16))
+    assert np.abs(exact - rough).max() > 0
+    assert (exact.argmax(axis=1) == rough.argmax(axis=1)).mean() >= 0.99
+
+
+def _logits(name, dtype, images) -> np.ndarray:
+    model = create_model(name, 93, image_size=images.shape[1], dtype=dtype, key=jax.random.key(0))
+    graphdef, params, state = split_model(model)
+    shapes = {key: value.shape for key, value in to_timm(params, state, model).items()}
+    params, state = from_timm(random_weights(shapes), model)
+    run = jax.jit(lambda params, state, x: apply(graphdef, params, state, x)[0][0])
+    return np.asarray(run(params, state, images))
