@@ -75,7 +75,7 @@ class Draws(NamedTuple):
     brightness: Float64[np.ndarray, " b"]  # share of the full range
     contrast: Float64[np.ndarray, " b"]
 
-    def take(self, places: Integer[np.ndarray, " n"] | Bool[np.ndarray, " b"]) -> "Draws":
+    def take(self, places: Integer[np.ndarray, " n"]) -> "Draws":
         """Those of some of the images."""
         return Draws(*(column[places] for column in self))
 

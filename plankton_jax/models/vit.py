@@ -188,7 +188,7 @@ class VisionTransformer(nnx.Module):
             stages.append(self._map(x))
         chosen = select_stages(stages, indices)
         if self.config.pool == "mean":
-            patches = x[:, self.num_prefix_tokens :].astype(jnp.float32)
+            patches = x[:, self.num_prefix_tokens :]
             return Features(chosen, pooled=self.fc_norm(jnp.mean(patches, axis=1)), tokens=x)
         tokens = self.norm(x)
         distilled = tokens[:, 1] if self.distilled else None

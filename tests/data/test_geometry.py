@@ -25,13 +25,10 @@ NONE = AugmentationConfig(horizontal_flip=0, vertical_flip=0, rotation_degrees=0
 
 
 def rendered(
-    image: np.ndarray,
-    size: int,
-    draws: Draws = no_draws(1),  # noqa: B008
-    pad: bool = False,
+    image: np.ndarray, size: int, draws: Draws | None = None, pad: bool = False
 ) -> np.ndarray:
     out = np.zeros((1, size, size), np.uint8)
-    render([image], size, draws, list(out), pad)
+    render([image], size, draws or no_draws(1), list(out), pad)
     return out[0]
 
 
