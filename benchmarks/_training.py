@@ -29,6 +29,7 @@ def make_model(config: Config, classes: int) -> Any:
         classes,
         image_size=config.data.image_size,
         in_channels=config.model.in_channels,
+        rematerialise=config.model.rematerialise,
         dtype=jnp.dtype(config.train.precision),
         key=jax.random.key(0),
     )

@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from golden.weights import random_images, random_weights
 
 from plankton_jax.errors import UserError
 from plankton_jax.models import apply, create_model, join_model, split_model
+from plankton_jax.models.efficientnet import EfficientNetConfig, Stage
+from plankton_jax.models.efficientnet import build as build_efficientnet
+from plankton_jax.models.resnet import ResNetConfig
+from plankton_jax.models.resnet import build as build_resnet
 from plankton_jax.models.swin import SwinConfig
 from plankton_jax.models.swin import build as build_swin
 from plankton_jax.models.vit import VitConfig
@@ -108,10 +113,26 @@ def test_networks_that_names_do_not_make_are_refused():
 
 
 _VIT = VitConfig(width=48, heads=3, depth=2, patch_size=8)
+_STAGES = (
+    Stage("plain", 2, 16),
+    Stage("fused", 1, 24, 1),
+    Stage("fused", 2, 24, 4, 2),
+    Stage("inverted", 2, 32, 4, 2),
+)
 WITNESSED = {
-    "vit": functools.partial(build_vit, _VIT),
-    "distilled": functools.partial(build_vit, VitConfig(48, 3, 2, 8, distilled=True)),
-    "swin": functools.partial(build_swin, SwinConfig(16, (2, 2), (2, 4), (4, 4))),
+    "vit": (functools.partial(build_vit, _VIT), 32),
+    "distilled": (functools.partial(build_vit, VitConfig(48, 3, 2, 8, distilled=True)), 32),
+    "swin": (functools.partial(build_swin, SwinConfig(16, (2, 2), (2, 4), (4, 4))), 32),
+    "resnet": (functools.partial(build_resnet, ResNetConfig((2, 1), widths=(64, 32))), 32),
+    "resnet_d": (
+        functools.partial(
+            build_resnet,
+            ResNetConfig((1, 2), bottleneck=True, stem=(8, 8, 64), averages=True, widths=(64, 8)),
+        ),
+        33,
+    ),
+    "efficientnet": (functools.partial(build_efficientnet, EfficientNetConfig(8, _STAGES, 64)), 33),
+    "legacy_xception": ("legacy_xception", 39),
 }
 
 
@@ -119,16 +140,35 @@ WITNESSED = {
 def test_keras_hub_computes_the_same_from_our_weights(kind, usual):
     from plankton_jax.keras import as_keras_hub
 
-    model = create_model(WITNESSED[kind], 7, image_size=32, key=jax.random.key(0))
+    network, size = WITNESSED[kind]
+    model = create_model(network, 7, image_size=size, key=jax.random.key(0))
     model = _with_random_weights(model)
-    images = random_images("witness", 3, 32, 3)
-    features = jax.jit(model.features)(images)
-    tokens = np.asarray(as_keras_hub(model)(images, training=False))
-    assert np.abs(features.tokens - tokens).max() < 1e-4 * np.abs(tokens).max()
-    pooled = tokens.mean(axis=1) if kind == "swin" else tokens[:, 0]
+    images = random_images("witness", 3, size, 3)
+    theirs = as_keras_hub(model, size)
+    output = np.asarray(jax.jit(lambda images: theirs(images, training=False))(images))
+    features, expected = jax.jit(lambda images: (model.features(images), model(images)[0]))(images)
+    if output.ndim == 3:
+        assert np.abs(features.tokens - output).max() < 1e-4 * np.abs(output).max()
+    pooled = output[:, 0] if kind in ("vit", "distilled") else output
+    pooled = pooled.reshape(3, -1, pooled.shape[-1]).mean(axis=1)
     layers = [(model.head.linear, pooled)]
     if kind == "distilled":
-        layers.append((model.head.distilled, tokens[:, 1]))
+        layers.append((model.head.distilled, output[:, 1]))
     logits = np.mean([x @ layer.kernel[...] + layer.bias[...] for layer, x in layers], axis=0)
-    expected = np.asarray(_predictions(model, images))
     assert np.abs(expected - logits).max() < 1e-4 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "message"),
+    [
+        ("resnet10t", 32, "found a ResNet with averaging shortcuts and without"),
+        ("tf_efficientnetv2_b0", 64, "found image_size 64.*as 33 or 65"),
+        ("legacy_xception", 64, "found image_size 64.*as 40 or 72"),
+    ],
+)
+def test_what_keras_hub_does_otherwise_is_refused(network, size, message):
+    from plankton_jax.keras import as_keras_hub
+
+    model = nnx.eval_shape(lambda: create_model(network, 5, image_size=size, key=jax.random.key(0)))
+    with pytest.raises(UserError, match=message):
+        as_keras_hub(model)

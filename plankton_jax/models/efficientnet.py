@@ -191,6 +191,7 @@ class EfficientNet(nnx.Module):
         self.conv_stem = make.convolution(in_channels, config.stem, 3, stride=2)
         self.bn1 = make.norm(config.stem)
         self.blocks = nnx.List()
+        self.config = config
         self.dtype = dtype
         self.feature_dim = config.features
         self.ends = _ends(config.stages)

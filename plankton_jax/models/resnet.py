@@ -172,7 +172,7 @@ class ResNet(nnx.Module):
         self.strides = tuple(2 ** (stage + 1) for stage in range(len(self.stage_dims)))
         self.feature_dim = ends[-1]
         self.dtype = dtype
-        self.count = len(config.depths)
+        self.config = config
         rates = iter(drop_path_rates(drop_path_rate, sum(config.depths)))
         for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
             blocks = nnx.List()
@@ -203,7 +203,7 @@ class ResNet(nnx.Module):
         x = jax.nn.relu(self.bn1(x, train=train))
         maps = [x]
         x = max_pool(x, 3, 2, 1)
-        for stage in range(1, self.count + 1):
+        for stage in range(1, len(self.config.depths) + 1):
             x = run_blocks(
                 getattr(self, f"layer{stage}"), x, train=train,
                 key=fold_in_name(key, stage), rematerialise=self.rematerialise,
