@@ -203,6 +203,8 @@ class ZipSource:
         for number, member in enumerate(self._members):
             # Some programs on Windows write backslashes into archives.
             path = member.filename.replace("\\", "/")
+            while path.startswith("./"):
+                path = path[2:]
             outside = path.startswith("/") or ".." in path.split("/") or path[1:3] == ":/"
             if not outside and (member.is_dir() or path.endswith("/") or _is_ignored(path)):
                 continue

@@ -246,6 +246,11 @@ def is_built(directory: str | os.PathLike[str]) -> bool:
 
 def _too_little(name: str, source: str | None, count: int, rejected: list[tuple[str, str]]) -> str:
     """The message for a source with usable images of `count` classes, none or one."""
+    if source is None:
+        return (
+            f"config.data.num_examples: the images that {name} drew are of fewer than two classes; "
+            "allowed: more of them."
+        )
     shown = "; ".join(f"{path}: {reason}" for path, reason in rejected[:5])
     more = f" (and {len(rejected) - 5} more)" if len(rejected) > 5 else ""
     return (

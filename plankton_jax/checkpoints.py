@@ -61,9 +61,11 @@ def read_records(folder: pathlib.Path) -> dict[int, dict[str, Any]]:
     for path in folder.glob(f"*/{RECORD}/metadata"):
         if path.parts[-3].isdigit():
             try:
-                records[int(path.parts[-3])] = json.loads(path.read_text())
+                record = json.loads(path.read_text())
             except (OSError, ValueError):
                 continue
+            if isinstance(record, dict):
+                records[int(path.parts[-3])] = record
     return dict(sorted(records.items()))
 
 

@@ -17,8 +17,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
-from plankton_jax.config import Config, setting_names, walk
+from plankton_jax.config import Config, coerced, setting_names, walk
 from plankton_jax.errors import UserError, near_miss, raise_all
+from plankton_jax.files import read_json
 from plankton_jax.validation import all_problems, unknown_fields
 
 EXIT_USER_ERROR = 2
@@ -88,6 +89,9 @@ def read_config(path: str, overrides: list[str]) -> Config:
     for name, _, value in walk(config):
         problems += _function_problem(name, value) if callable(value) else []
     raise_all(problems)
+    for name, field, value in walk(config):
+        *groups, last = name.split(".")
+        setattr(functools.reduce(getattr, groups, config), last, coerced(value, field.type))
     return config
 
 
@@ -106,6 +110,9 @@ def _dataset_problem(name: str) -> list[str]:
 
 def _load(file: pathlib.Path, argument: str | None) -> Config:
     """Runs `get_config(argument)` of a configuration file, or reads a saved one."""
+    if file.is_dir():
+        inside = ", ".join(sorted(str(path) for path in file.glob("*.py"))) or "none"
+        raise UserError(f"--config: {file} is a folder; needed: a file. Those in it: {inside}.")
     if not file.is_file():
         nearby = [str(path) for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
         raise UserError(f"--config: there is no file {file}. {near_miss(str(file), nearby)}")
@@ -124,7 +131,7 @@ def _load(file: pathlib.Path, argument: str | None) -> Config:
         config = get_config(argument) if argument is not None else get_config()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = _last_line(error, file)
         raise UserError(
             f"--config {file}{where}: {type(error).__name__}: {error}. Mend the file and run again."
@@ -150,14 +157,14 @@ def load_module(file: pathlib.Path) -> Any:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"--config {file}{_last_line(error, file)}: {type(error).__name__}: {error}."
         ) from error
     return module
 
 
-def _last_line(error: Exception, file: pathlib.Path) -> str:
+def _last_line(error: BaseException, file: pathlib.Path) -> str:
     """`, line N` for the last line of `file` that the error came through."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f", line {error.lineno}"
@@ -177,11 +184,21 @@ def _unknown_setting(config: Config, override: str) -> str:
     if not name.startswith("--config."):
         return f"{name}: unknown argument; --help lists those of this command."
     if setting not in names:
-        last = {known.rpartition(".")[2]: known for known in names}
-        known = last.get(setting.rpartition(".")[2])
-        hint = f'Did you mean "{known}"?' if known else near_miss(setting, names)
+        hint = _near_setting(setting, names)
         return f"{name}: there is no such setting. {hint}"
     return "" if equals else f"{name}: a value is missing; write {name}=VALUE."
+
+
+def _near_setting(setting: str, names: list[str]) -> str:
+    """What a name of no setting may have meant: one of another group, of its initials, or near."""
+    group, _, last = setting.rpartition(".")
+    ends = {name: name.rpartition(".")[2] for name in names}
+    fellows = [name for name in names if name.rpartition(".")[0] == group]
+    same = [name for name, end in ends.items() if end == last]
+    short = [name for name in fellows if "".join(w[0] for w in ends[name].split("_")) == last]
+    if found := same or short:
+        return f'Did you mean "{found[0]}"?'
+    return near_miss(setting, fellows) or near_miss(setting, names)
 
 
 def _override_problem(config: Config, override: str) -> str:
@@ -222,7 +239,8 @@ def config_to_json(config: Config) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     problems = []
-    for name, _, value in walk(config):
+    for name, field, value in walk(config):
+        value = coerced(value, field.type)
         if callable(value):
             problems += _function_problem(name, value)
             value = {"function": getattr(value, "__qualname__", "?"), "of": origin(value)}
@@ -259,10 +277,7 @@ def config_from_json(file: pathlib.Path) -> Config:
     Raises:
       UserError: the file is not a saved configuration of this version.
     """
-    try:
-        saved = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as a saved configuration ({error}).") from error
+    saved = read_json(file, "Needed: a configuration that a run saved, or FILE.py.")
     config = Config()
     names = setting_names(config)
     unknown = []

@@ -6,6 +6,7 @@ when a run is continued.
 """
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -327,7 +328,10 @@ class CheckpointConfig:
     """What is kept of a run."""
 
     every_steps: int = setting(
-        0, "Steps between two saves beside those after each validation; 0: only those.", low=0
+        0,
+        "Steps between two saves beside those after each validation; 0: only those.",
+        low=0,
+        affects_result=False,
     )
     keep: int = setting(2, "Newest checkpoints kept.", low=1, affects_result=False)
     monitor: str = setting(
@@ -378,6 +382,18 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field
             yield from walk(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field, value
+
+
+def coerced(value: Any, kind: Any) -> Any:
+    """A value of a setting as its type has it, so that what means the same is the same: whole
+    numbers where any are allowed become floats, lists tuples. Values of a wrong type stay."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(kind) is tuple and isinstance(value, (tuple, list)):
+        kinds = typing.get_args(kind)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        return tuple(map(coerced, value, kinds))
+    return value
 
 
 def setting_names(config: Config) -> list[str]:

@@ -8,6 +8,7 @@ Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, and 
 `figures/`, all in the run directory. With --json one object of metrics is printed and nothing else.
 """
 
+import functools
 import json
 import logging
 import pathlib
@@ -76,7 +77,8 @@ def predict(
     from plankton_jax.analysis.predictions import Provenance, read_predictions
 
     _, saved = run_directory.read_run(run)
-    data = experiment.open_data(config, notify=lambda text: print(text, file=sys.stderr))
+    notify = functools.partial(print, file=sys.stderr)
+    data = experiment.open_data(config, notify=notify, noted=saved)
     if data.dataset.fingerprint != saved["fingerprint"]:
         raise UserError(
             f"--run {run}: its data set has changed: the fingerprint was {saved['fingerprint']}, "

@@ -17,7 +17,7 @@ import optax
 
 import data_builders
 from plankton_jax import losses, models, optim, weights
-from plankton_jax.config import Config
+from plankton_jax.config import Config, walk
 from plankton_jax.data import dataset as datasets
 from plankton_jax.data import sampling, splits
 from plankton_jax.data.splits import PARTS
@@ -57,8 +57,17 @@ class Data:
         }
 
 
-def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Data:
+def open_data(
+    config: Config,
+    notify: Callable[[str], None] | None = None,
+    noted: dict[str, Any] | None = None,
+) -> Data:
     """Builds the configured data set if need be, opens it and splits it.
+
+    Args:
+      notify: called with sentences for the user.
+      noted: what a run wrote down of its data; its built data set is opened if it is still there,
+        and the source is not looked at.
 
     Raises:
       UserError: no such data set, unusable images, an empty training part, a level that a
@@ -66,7 +75,7 @@ def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Da
     """
     settings = config.data
     notify = notify or (lambda text: None)
-    directory = data_builders.prepare(
+    directory = (_noted_directory(noted) if noted else None) or data_builders.prepare(
         settings.dataset,
         data_dir=pathlib.Path(settings.data_dir),
         source=settings.source or None,
@@ -93,6 +102,16 @@ def open_data(config: Config, notify: Callable[[str], None] | None = None) -> Da
         )
     _check_levels(config, dataset.taxonomy)
     return Data(dataset, rows)
+
+
+def _noted_directory(noted: dict[str, Any]) -> pathlib.Path | None:
+    """The built data set of a run, where it still is what the run says; None otherwise."""
+    directory = pathlib.Path(noted.get("directory") or "")
+    try:
+        same = datasets.open_dataset(directory).fingerprint == noted.get("fingerprint")
+    except UserError:
+        return None
+    return directory if same else None
 
 
 def _progress(name: str, notify: Callable[[str], None]) -> Callable[[int, int | None], None]:
@@ -337,6 +356,35 @@ def make_training(
         total_steps=total_steps,
         evaluate_every=max(1, round(config.train.evaluate_every_epochs * steps_per_epoch)),
     )
+
+
+def try_functions(config: Config, training: Training) -> None:
+    """Traces one step of a run whose settings are functions, so that one that does not fit is told
+    before anything is written.
+
+    Raises:
+      UserError: the step cannot be traced.
+    """
+    given = [name for name, _, value in walk(config) if callable(value)]
+    if not given:
+        return
+    size, batch = config.data.image_size, config.train.batch_size
+    shapes = {
+        "image": jax.ShapeDtypeStruct((batch, size, size, 1), jnp.uint8),
+        "measurements": jax.ShapeDtypeStruct((batch, len(config.data.measurements)), jnp.float32),
+        "leaf": jax.ShapeDtypeStruct((batch,), jnp.int32),
+    }
+    try:
+        jax.eval_shape(training.train_step, training.state, shapes)
+    except UserError:
+        raise
+    except Exception as error:
+        settings = ", ".join(f"config.{name}" for name in given)
+        raise UserError(
+            f"{settings}: a training step with these functions fails "
+            f"({type(error).__name__}: {error}). Signatures are in plankton_jax/config.py; --debug "
+            "shows where."
+        ) from error
 
 
 def _with_frozen_backbone(config: Config) -> Any:

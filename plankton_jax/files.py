@@ -1,9 +1,16 @@
-"""Writing a file whole or not at all. Touches the file it is given and one temporary beside it."""
+"""Writing a file whole or not at all, and reading JSON that may be damaged.
+
+Touches the file it is given and one temporary beside it.
+"""
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
+
+from plankton_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -13,6 +20,35 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: pathlib.Path) -> None:
+    """Waits until a file, or the names in a folder, would outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Args:
+      remedy: the sentence that tells a user what to do about a damaged file.
+
+    Raises:
+      UserError: the file cannot be read or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}). {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {type(value).__name__}, not a JSON object. {remedy}")
+    return value

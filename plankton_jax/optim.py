@@ -80,10 +80,10 @@ def make_schedule(config: OptimConfig, total_steps: int, steps_per_epoch: int) -
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_factor)
     elif config.schedule == "step":
-        edges = {
-            round(epoch * steps_per_epoch) - warmup: config.step_factor
-            for epoch in config.step_epochs
-        }
+        edges: dict[int, float] = {}
+        for epoch in config.step_epochs:  # two within one step multiply twice
+            edge = round(epoch * steps_per_epoch) - warmup
+            edges[edge] = edges.get(edge, 1.0) * config.step_factor
         after = optax.piecewise_constant_schedule(peak, edges)
     else:  # constant; a plateau's cuts multiply it, see `plateau_update`
         after = optax.constant_schedule(peak)

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, origin
 from plankton_jax.config import Config, result_settings, walk
 from plankton_jax.errors import UserError, raise_all
-from plankton_jax.files import replacing
+from plankton_jax.files import read_json, replacing
 
 if TYPE_CHECKING:
     from plankton_jax.weights import Provenance
 
+_PUT_BACK = "Put the run's own back, or choose another workdir."
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -38,16 +39,17 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it, it cannot be made, or it holds something else.
     """
-    marks = (workdir / ".lock", workdir / "config.json")
-    foreign = workdir.is_dir() and any(workdir.iterdir()) and not any(m.exists() for m in marks)
-    if foreign or (workdir.exists() and not workdir.is_dir()):
+    mark, saved = workdir / ".lock", workdir / "config.json"
+    there = workdir.exists()
+    foreign = workdir.is_dir() and any(workdir.iterdir()) and not (mark.exists() or saved.exists())
+    if foreign or (there and not workdir.is_dir()):
         raise UserError(
             f"--workdir {workdir}: it holds something that is not a run of plankton_jax; allowed: "
             "a new or empty folder, or that of a run to go on with."
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
+        lock = mark.open("a+")
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror}).") from error
     with lock:
@@ -63,28 +65,64 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
                 f"--workdir {workdir}: files cannot be locked there ({error.strerror}); choose a "
                 "folder on another file system."
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            if not saved.exists():  # nothing has begun
+                mark.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    if not there:
+                        workdir.rmdir()
 
 
-def start(workdir: pathlib.Path, config: Config, config_file: pathlib.Path) -> None:
-    """Writes a new run's settings down, or checks that a run to go on with has the same ones.
+def refuse_other_settings(workdir: pathlib.Path, config: Config, config_file: pathlib.Path) -> None:
+    """Checks that a run to go on with has the same settings; writes nothing.
 
     Raises:
-      UserError: settings that can change a result differ; every one is named.
+      UserError: settings that can change a result differ, every one is named, or the file whose
+        functions they are has changed.
     """
-    saved = workdir / "config.json"
-    if saved.exists():
-        _refuse_other_settings(config_from_json(saved), config, workdir)
-    value = config_to_json(config)
-    # A saved configuration has the copy of the file that it came from beside it.
-    source = config_file if config_file.suffix == ".py" else config_file.parent / CONFIG_COPY
-    copy = workdir / CONFIG_COPY
+    _compare_settings(config_from_json(workdir / "config.json"), config, workdir)
+    source, copy = _source(config_file), workdir / CONFIG_COPY
+    if source.is_file() and copy.is_file() and _uses_functions_of_the_file(config):
+        _refuse_other_functions(copy, source, workdir)
+
+
+def refuse_other_data(workdir: pathlib.Path, data: dict[str, Any]) -> None:
+    """Checks that a run to go on with has the same images; writes nothing.
+
+    Args:
+      data: plain values; `fingerprint` identifies the images, labels and tree.
+
+    Raises:
+      UserError: something differs.
+    """
+    before = read_json(workdir / "data.json", _PUT_BACK)
+    differing = [key for key in data if before.get(key) != data[key]]
+    if differing:
+        raise UserError(
+            f"--workdir {workdir}: the data set has changed since this run began: "
+            + "; ".join(f"{key} was {before.get(key)}, is {data[key]}" for key in differing)
+            + ". Put the former images back, or choose another workdir."
+        )
+
+
+def write(
+    workdir: pathlib.Path, config: Config, config_file: pathlib.Path, data: dict[str, Any]
+) -> None:
+    """Writes down settings, data, and what this start of the run runs on."""
+    value, source, copy = config_to_json(config), _source(config_file), workdir / CONFIG_COPY
     if source.is_file() and source.resolve() != copy.resolve():
-        if saved.exists() and copy.is_file() and _uses_functions_of_the_file(config):
-            _refuse_other_functions(copy, source, workdir)
         with replacing(copy) as temporary:
             shutil.copyfile(source, temporary)
-    _write_json(saved, value)
+    _write_json(workdir / "config.json", value)
+    _write_json(workdir / "data.json", data)
+    _write_environment(workdir)
+
+
+def _source(config_file: pathlib.Path) -> pathlib.Path:
+    """The Python file of a configuration; a saved one has a copy of its own beside it."""
+    return config_file if config_file.suffix == ".py" else config_file.parent / CONFIG_COPY
 
 
 def _uses_functions_of_the_file(config: Config) -> bool:
@@ -105,7 +143,7 @@ def _refuse_other_functions(
         )
 
 
-def _refuse_other_settings(before: Config, now: Config, workdir: pathlib.Path) -> None:
+def _compare_settings(before: Config, now: Config, workdir: pathlib.Path) -> None:
     """Names every setting that differs and can change a result."""
     old, new = _comparable(before), _comparable(now)
     raise_all(
@@ -131,26 +169,7 @@ def _comparable(config: Config) -> dict[str, Any]:
     return result
 
 
-def check_data(workdir: pathlib.Path, data: dict[str, Any]) -> None:
-    """Writes down which data a new run trains on, or refuses to go on with other data.
-
-    Args:
-      data: plain values; `fingerprint` identifies the images, labels and tree.
-    """
-    path = workdir / "data.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        differing = [key for key in data if before.get(key) != data[key]]
-        if differing:
-            raise UserError(
-                f"--workdir {workdir}: the data set has changed since this run began: "
-                + "; ".join(f"{key} was {before.get(key)}, is {data[key]}" for key in differing)
-                + ". Put the former images back, or choose another workdir."
-            )
-    _write_json(path, data)
-
-
-def write_environment(workdir: pathlib.Path) -> None:
+def _write_environment(workdir: pathlib.Path) -> None:
     """Adds what this start of the run ran on to `environment.json`, newest last."""
     import jax
 
@@ -236,7 +255,7 @@ def read_run(run: pathlib.Path) -> tuple[Config, dict[str, Any]]:
             raise UserError(
                 f"--run {run}: it has no {name}; allowed: the workdir of a run that was trained."
             )
-    return config_from_json(run / "config.json"), json.loads((run / "data.json").read_text())
+    return config_from_json(run / "config.json"), read_json(run / "data.json", _PUT_BACK)
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

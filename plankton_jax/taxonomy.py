@@ -155,6 +155,7 @@ class Taxonomy:
 
 def _path_columns(header: list[str], path: pathlib.Path) -> list[int]:
     """The positions of the columns that make the path, coarse to fine."""
+    header = [name.casefold() for name in header]
     levels = sorted(
         (int(name[5:]), column)
         for column, name in enumerate(header)

@@ -118,8 +118,8 @@ class Console:
 
     def __init__(self, total_steps: int, batch_size: int, start_step: int):
         self._total, self._batch = total_steps, batch_size
-        self._began, self._start_step = time.monotonic(), start_step
-        self._last = (self._began, start_step)
+        self._began: float | None = None
+        self._start_step, self._last = start_step, (time.monotonic(), start_step)
         self._bar = None
         if sys.stderr.isatty():
             from rich import progress
@@ -151,6 +151,12 @@ class Console:
         if self._bar:
             self._bar.stop()
 
+    def begin(self, step: int) -> None:
+        """Told behind the first step, the `step + 1`-th, whose compiling no later one repeats."""
+        if self._began is None:
+            self._began, self._start_step = time.monotonic(), step + 1
+            self._last = (self._began, step + 1)
+
     def images_per_second(self, step: int) -> float:
         """The rate since the last call."""
         now = time.monotonic()
@@ -177,7 +183,8 @@ class Console:
         if self._bar:
             self._bar.update(self._task, completed=step, metrics=shown)
             return
-        per_step = (time.monotonic() - self._began) / max(step - self._start_step, 1)
+        elapsed = time.monotonic() - (self._began or time.monotonic())
+        per_step = elapsed / max(step - self._start_step, 1)
         left = _duration(per_step * (self._total - step))
         self.say(f"step {step}/{self._total}  epoch {epoch:.2f}  {shown}  left {left}")
 

@@ -87,22 +87,30 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
     if jax.default_backend() == "cpu":
         host_memory.keep_freed_memory()
 
-    # ------------------------------------------------------------------- everything that can fail
-    data = experiment.open_data(config, notify=_note)
-    # A save that was cut short leaves a folder whose name begins with its step.
-    fresh = not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
-    training = experiment.make_training(
-        config,
-        data,
-        fresh=fresh,
-        provenance=None if fresh else run_directory.read_provenance(workdir),
-        notify=_note,
-    )
     settings = config.checkpoint
     with run_directory.locked(workdir):
-        run_directory.start(workdir, config, config_file)
-        run_directory.check_data(workdir, data.description())
-        run_directory.write_environment(workdir)
+        # ---------------------------------------- everything that can be refused, then what is new
+        # A save that was cut short leaves a folder whose name begins with its step.
+        fresh = not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+        if not fresh:
+            run_directory.refuse_other_settings(workdir, config, config_file)
+            _refuse_other_checkpoints(config, workdir)
+        # What a run was built from may be gone; where it is there, it is looked at for changes.
+        gone = bool(config.data.source) and not pathlib.Path(config.data.source).exists()
+        noted = run_directory.read_run(workdir)[1] if gone and not fresh else None
+        data = experiment.open_data(config, notify=_note, noted=noted)
+        if not fresh:
+            run_directory.refuse_other_data(workdir, data.description())
+        training = experiment.make_training(
+            config,
+            data,
+            fresh=fresh,
+            provenance=None if fresh else run_directory.read_provenance(workdir),
+            notify=_note,
+        )
+        experiment.try_functions(config, training)
+        described = data.description() | {"directory": str(data.dataset.directory)}
+        run_directory.write(workdir, config, config_file, described)
         if fresh:
             run_directory.write_provenance(workdir, training.network.provenance)
         with Checkpoints(
@@ -114,7 +122,6 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
             window, start = None, 0
             if checkpoints.steps:
                 state, record, problems = checkpoints.restore_newest(training.state)
-                _refuse_other_run(record, config, workdir)
                 window, start = record["window"], record["step"]
                 for problem in problems:
                     print(f"warning: {problem} Going on from step {start}.", file=sys.stderr)
@@ -126,12 +133,13 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
                 _greet(console, config, data, training, start)
                 _loop(config, data, training, state, window, checkpoints, told, console, stop)
                 checkpoints.wait()
-                console.say(
-                    f"stopped by signal {stop.signal}; the same command goes on from here"
-                    if stop.signal
-                    else f"done: {workdir} (best step {checkpoints.best})"
-                )
-    return stop.status
+                if checkpoints.steps[-1] < training.total_steps:
+                    console.say(
+                        f"stopped by signal {stop.signal}; the same command goes on from here"
+                    )
+                    return stop.status
+                console.say(f"done: {workdir} (best step {checkpoints.best})")
+    return 0
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -145,14 +153,18 @@ def _identity(config: Config) -> dict[str, Any]:
     }
 
 
-def _refuse_other_run(record: dict[str, Any], config: Config, workdir: pathlib.Path) -> None:
-    """Refuses a checkpoint that other settings made, as when one was copied into the run."""
-    if record["config_hash"] != config_hash(config, results_only=True):
-        raise UserError(
-            f"--workdir {workdir}: its checkpoint of step {record['step']} was made with other "
-            "settings than config.json holds. Put the run's own checkpoints back, or choose "
-            "another workdir."
-        )
+def _refuse_other_checkpoints(config: Config, workdir: pathlib.Path) -> None:
+    """Refuses checkpoints that other settings made, as when one was copied into the run."""
+    from plankton_jax.checkpoints import read_records
+
+    expected = config_hash(config, results_only=True)
+    for step, record in read_records(workdir / "checkpoints").items():
+        if record.get("config_hash") != expected:
+            raise UserError(
+                f"--workdir {workdir}: its checkpoint of step {step} was made with other settings "
+                "than config.json holds. Put the run's own checkpoints back, or choose another "
+                "workdir."
+            )
 
 
 def _note(text: str) -> None:
@@ -240,6 +252,7 @@ def _loop(
         while step < training.total_steps:
             # -------------------------------------------------------------------------- one step
             state, window = run_step(state, window, batch)
+            console.begin(step)
             step += 1
             last = step == training.total_steps
             evaluates = last or step % training.evaluate_every == 0

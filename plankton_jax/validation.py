@@ -108,6 +108,10 @@ def _joint_problems(config: Config) -> list[str]:
     ):
         if value <= 0:
             problems.append(f"config.train.{name}: found {value}; allowed: more than 0.")
+    if config.optim.learning_rate <= 0:
+        problems.append(
+            f"config.optim.learning_rate: found {config.optim.learning_rate}; allowed: more than 0."
+        )
     if config.model.in_channels not in (1, 3):
         problems.append(
             f"config.model.in_channels: found {config.model.in_channels}; allowed: 1 or 3."
@@ -219,10 +223,43 @@ def _ignored_problems(config: Config) -> list[str]:
             "config.optim.schedule: found plateau with config.split.fractions that leave nothing "
             "to validation; allowed: another schedule, or a share for validation."
         )
+    problems += _unused_problems(config)
     if config.data.seed and config.data.dataset != "synthetic_plankton":
         problems.append(
             f"config.data.seed: found {config.data.seed}; allowed: 0, as only synthetic_plankton "
             "is drawn. The seed of a run is config.seed."
+        )
+    return problems
+
+
+def _unused_problems(config: Config) -> list[str]:
+    """Settings that were given a value and that another setting leaves without effect."""
+    optim, schedule = config.optim, config.optim.schedule
+    adamw, named = optim.name == "adamw", isinstance(schedule, str)
+    plateau = [field.name for field in dataclasses.fields(optim) if field.name[:8] == "plateau_"]
+    rules = (
+        ("optim", ("momentum", "nesterov"), not adamw, "optim.name=sgd"),
+        ("optim", ("beta1", "beta2", "epsilon"), adamw, "optim.name=adamw"),
+        ("optim", ("final_factor",), schedule == "cosine", "optim.schedule=cosine"),
+        ("optim", ("step_epochs", "step_factor"), schedule == "step", "optim.schedule=step"),
+        ("optim", plateau, schedule == "plateau", "optim.schedule=plateau"),
+        ("optim", ("warmup_epochs",), named, "a schedule that is no function"),
+        ("sampling", ("power",), config.sampling.name == "weighted", "sampling.name=weighted"),
+    )
+    problems, untouched = [], Config()
+    for group, names, counts, where in rules:
+        for name in names:
+            value, default = (getattr(getattr(c, group), name) for c in (config, untouched))
+            if value != default and not counts:
+                problems.append(
+                    f"config.{group}.{name}: found {value!r}, which counts with {where} alone; "
+                    f"allowed here: {default!r}."
+                )
+    late = [epoch for epoch in optim.step_epochs if epoch >= config.train.epochs]
+    if schedule == "step" and late:
+        problems.append(
+            f"config.optim.step_epochs: found {late}; allowed: less than config.train.epochs, "
+            f"which is {config.train.epochs}."
         )
     return problems
 

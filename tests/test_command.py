@@ -86,9 +86,55 @@ def test_a_file_that_sets_what_is_no_setting_is_told_with_all_else(tmp_path):
         assert words in told
 
 
+def test_what_means_the_same_is_the_same(tmp_path):
+    configs = []
+    for epochs, fractions in (("2", "[0.8, 0.2, 0]"), ("2.0", "(0.8, 0.2, 0.0)")):
+        file = tmp_path / f"with_{epochs}.py"
+        file.write_text(
+            "from plankton_jax.config import Config\n\n\ndef get_config():\n"
+            f"    config = Config()\n    config.train.epochs = {epochs}\n"
+            f"    config.split.fractions = {fractions}\n    return config\n"
+        )
+        configs.append(command.read_config(str(file), []))
+    assert configs[0] == configs[1] and configs[0].split.fractions == (0.8, 0.2, 0.0)
+    assert len({command.config_hash(config) for config in configs}) == 1
+
+
+def test_a_file_that_exits_and_a_folder_are_told(tmp_path):
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(UserError, match=r"quits.py, line 2: SystemExit: 3"):
+        command.read_config(str(tmp_path / "quits.py"), [])
+    with pytest.raises(UserError, match=r"is a folder; needed: a file. Those in it: .*quits.py"):
+        command.read_config(str(tmp_path), [])
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(UserError, match="found list, not a JSON object"):
+        command.read_config(str(tmp_path / "list.json"), [])
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("--config.optim.momentum=0.5", "optim.name=sgd"),
+        ("--config.sampling.power=0.5", "sampling.name=weighted"),
+        ("--config.optim.final_factor=0.5 --config.optim.schedule=constant", "schedule=cosine"),
+        ("--config.optim.plateau_patience=3", "schedule=plateau"),
+        ("--config.optim.step_epochs=(3,)", "schedule=step"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(plain, override, where):
+    with pytest.raises(UserError, match=f"counts with .*{where} alone"):
+        command.read_config(plain, override.split())
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["--config.optim.lr=3"], 'Did you mean "optim.learning_rate"'),
+        (["--config.optim.learning_rate=0"], "learning_rate: found 0.0; allowed: more than 0"),
+        (
+            ["--config.optim.schedule=step", "--config.optim.step_epochs=(1,99)"],
+            "step_epochs: found [99]; allowed: less than config.train.epochs",
+        ),
         (["--config.checkpoint.monitor=log_loss"], 'checkpoint.mode: found "max"'),
         (["--config.checkpoint.mode=min"], 'checkpoint.mode: found "min"'),
         (
@@ -111,6 +157,8 @@ def test_overrides_are_typed(plain):
         [
             "--config.train.epochs=3",
             "--config.optim.step_epochs=(1,2.5)",
+            "--config.optim.schedule=step",
+            "--config.optim.name=sgd",
             "--config.optim.nesterov=false",
             "--config.loss.name=cross_entropy",
             "--config.data.source=a b",

@@ -7,7 +7,7 @@ import shutil
 import time
 
 import pytest
-from command_runs import checkpoints, final_digest, metrics_lines, run, start, train_arguments
+from command_runs import ROOT, checkpoints, final_digest, metrics_lines, run, start, train_arguments
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,31 @@ def test_no_whole_checkpoint_at_all_is_told(workspace):
     assert metrics_lines(workdir) == metrics_lines(workspace / "whole")
 
 
-def test_other_settings_are_refused_by_name(workspace):
-    overrides = ("--config.optim.learning_rate=0.5", "--config.seed=9")
+def test_other_settings_are_refused_by_name_before_anything_is_touched(workspace):
+    overrides = ("--config.optim.learning_rate=0.5", "--config.data.num_examples=310")
+    built = sorted((workspace / "data").rglob("*"))
+    saved = (workspace / "whole" / "config.json").read_bytes()
     told = run("train", *train_arguments(workspace, "whole", *overrides), status=2).stderr
     assert "config.optim.learning_rate=0.003, now it is 0.5" in told
-    assert "config.seed=0, now it is 9" in told
+    assert "config.data.num_examples=300, now it is 310" in told
+    assert sorted((workspace / "data").rglob("*")) == built
+    assert (workspace / "whole" / "config.json").read_bytes() == saved
+
+
+def test_a_function_that_does_not_fit_leaves_nothing_behind(workspace, tmp_path):
+    file = tmp_path / "mine.py"
+    source = (ROOT / "configs" / "quickstart.py").read_text()
+    call = "\n\ndef loss(logits):\n    return logits\n\n\nquickstart = get_config\n"
+    call += "\n\ndef get_config():\n    config = quickstart('tiny')\n"
+    call += "    config.loss.name, config.loss.label_smoothing = loss, 0.0\n    return config\n"
+    file.write_text(source + call)
+    arguments = train_arguments(workspace, "misfit")
+    arguments[1] = file
+    told = run("train", *arguments, status=2).stderr
+    assert "config.loss.name: a training step with these functions fails (TypeError" in told
+    assert not (workspace / "misfit").exists()
+    short = ("--config.train.epochs=0.1", "--config.optim.warmup_epochs=0")
+    run("train", *train_arguments(workspace, "misfit", *short))
 
 
 def test_a_checkpoint_of_other_settings_is_refused(workspace):
@@ -59,7 +79,9 @@ def test_a_checkpoint_of_other_settings_is_refused(workspace):
 
 
 def test_settings_that_cannot_change_a_result_may_differ(workspace):
-    overrides = ("--config.logging.every_steps=3", "--config.data.threads=1")
+    # The third is as the file has it, but for being written as a whole number.
+    overrides = ("--config.logging.every_steps=3", "--config.data.threads=1",
+                 "--config.train.epochs=2", "--config.checkpoint.every_steps=7")  # fmt: skip
     run("train", *train_arguments(workspace, "whole", *overrides))
 
 

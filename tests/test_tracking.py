@@ -76,6 +76,17 @@ def test_console_shows_step_rate_and_time_left(monkeypatch, stream):
     assert ("step 5/10" in text and "left 0:0" in text) or "5/10" in text
 
 
+def test_compiling_does_not_slow_the_rate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    console = Console(total_steps=10, batch_size=8, start_step=0)
+    now[0] = 60.0
+    console.begin(0)
+    console.begin(1)
+    now[0] = 62.0
+    assert console.images_per_second(5) == pytest.approx(4 * 8 / 2.0)
+
+
 def test_what_is_not_counted_does_not_slow_the_rate(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

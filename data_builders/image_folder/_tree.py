@@ -41,26 +41,37 @@ def from_folders(folders: Sequence[str], source: str) -> tuple[Taxonomy, dict[st
 def match(
     folders: Sequence[str], taxonomy: Taxonomy, source: str
 ) -> tuple[Taxonomy, dict[str, int]]:
-    """The leaf of each folder by the folder's own name; what lies above it has no meaning.
+    """The leaf of each folder, by its path below the top or by its own name.
 
     Case, Unicode form, and spaces for underscores make no difference, since within a taxonomy no
-    two leaves differ by them alone.
+    two leaves differ by them alone. Folders of one name under different parents, as of years, are
+    one class.
 
     Raises:
-      UserError: folders that no leaf is named after, all of them.
+      UserError: folders that no leaf is named after, or folders of names that differ in spelling
+        alone; all of them.
     """
     numbers = {normalised_name(name): leaf for leaf, name in enumerate(taxonomy.leaf_names)}
     leaves, problems = {}, []
+    spelling: dict[int, tuple[str, str]] = {}
     for folder in folders:
         name = folder.rpartition("/")[2]
-        leaf = numbers.get(normalised_name(name))
+        whole = normalised_name(folder) in numbers  # a class may have a slash in its name
+        leaf = numbers.get(normalised_name(folder if whole else name))
         if leaf is None:
             hint = near_miss(name, taxonomy.leaf_names)
             problems.append(
                 f'{source}: class folder "{folder}" is not in config.data.taxonomy_csv. {hint} '
                 "Add it to the table or rename the folder."
             )
-        else:
-            leaves[folder] = leaf
+            continue
+        leaves[folder] = leaf
+        first, other = spelling.setdefault(leaf, (name, folder))
+        if first != name and not whole:
+            problems.append(
+                f'{source}: class folders "{other}" and "{folder}" would both be the class '
+                f'"{taxonomy.leaf_names[leaf]}". Give them one name, or each its own row in '
+                "config.data.taxonomy_csv."
+            )
     raise_all(problems)
     return taxonomy, leaves

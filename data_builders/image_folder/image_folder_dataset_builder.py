@@ -17,7 +17,14 @@ from collections.abc import Iterable, Iterator
 import cv2
 
 from data_builders._images import UnusableImage, inspect_image
-from data_builders._sources import SETTING, CorruptMemberError, Entry, Source, open_source
+from data_builders._sources import (
+    SETTING,
+    CorruptMemberError,
+    Entry,
+    Source,
+    ZipSource,
+    open_source,
+)
 from data_builders.base import PlanktonBuilder, Record
 from data_builders.image_folder import _tree
 from plankton_jax.errors import UserError
@@ -60,14 +67,16 @@ class Builder(PlanktonBuilder):
             if entry.problem:
                 self.reject(entry.path, entry.problem)
         corrupt: list[str] = []
-        prefix = _tree.common_top(entry.path for entry in self._images)
+        top = _tree.common_top(entry.path for entry in self._images)
         for entry, data, result in _inspect_all(self._source, self._images, corrupt):
             if isinstance(result, str):
                 self.reject(entry.path, result)
                 continue
-            identifier = entry.path.removeprefix(prefix)
-            leaf = leaf_of_folder[identifier.rpartition("/")[0]]
-            yield Record(identifier, leaf, data, *result)
+            below = entry.path.removeprefix(top)
+            # A folder grows: with classes beside those of today the path below it stays, and so
+            # does the part of the split that an image is in. What wraps an archive says nothing.
+            identifier = below if isinstance(self._source, ZipSource) else entry.path
+            yield Record(identifier, leaf_of_folder[below.rpartition("/")[0]], data, *result)
         self._source.close()
         if corrupt:
             shown = "; ".join(corrupt[:20]) + (" ..." if len(corrupt) > 20 else "")

@@ -57,6 +57,11 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any]:
     ]
     if wrong:
         raise UserError(*wrong)
+    if metadata["std"] <= 0:
+        raise UserError(
+            f"data set file {path}: std is {metadata['std']}: all images are of one and the same "
+            "grey level, and there is nothing to be learned from them. Give other images."
+        )
     return metadata
 
 

@@ -31,6 +31,7 @@ Batch = dict[str, np.ndarray]
 
 _ALIGNMENT = 64  # bytes; XLA on a CPU takes an array that lies so as it is and copies any other
 _DECODED_TOGETHER = 64  # images; bounds what a thread holds of large ones
+_SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
 _SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
 
 Sampler = Callable[[Integer[np.ndarray, " p"]], Integer[np.ndarray, " p"]]
@@ -128,7 +129,7 @@ class BatchIterator:
             options = grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED)
             pipeline = grain.experimental.WithOptionsIterDataset(pipeline, options).mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2),
-                worker_init_fn=_ignore_interrupt,
+                worker_init_fn=_outlive_signals,
             )
         self._batches: Any = iter(pipeline)
 
@@ -261,10 +262,13 @@ def _parse_flags_for_grain() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-def _ignore_interrupt(worker: int, count: int) -> None:
-    """A terminal's Ctrl-C goes to every process; the main one saves and then ends the others."""
+def _outlive_signals(worker: int, count: int) -> None:
+    """A terminal's Ctrl-C and a scheduler's SIGTERM go to every process of a job; the main one
+    saves and then ends the others."""
     del worker, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not ignored for ever: it is also how Python ends what a program forgot to close.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
 
 
 def _aligned_bytes(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:

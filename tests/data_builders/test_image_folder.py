@@ -113,6 +113,36 @@ def test_taxonomy_csv_orders_classes_and_keeps_those_without_images(tmp_path):
     assert build(tmp_path, source, taxonomy_csv=table) != directory
 
 
+def test_folders_that_differ_in_spelling_alone_are_no_one_class(tmp_path):
+    source = make_folder(tmp_path / "images", {"2013/egg mass": 1, "2014/Egg_mass": 1, "b/x": 1})
+    table = tmp_path / "tree.csv"
+    table.write_text("taxon\negg mass\nx\n")
+    text = problems(tmp_path, source, taxonomy_csv=table)
+    assert 'folders "2013/egg mass" and "2014/Egg_mass" would both be the class "egg mass"' in text
+
+
+def test_a_class_with_a_slash_is_found_by_its_whole_path(tmp_path):
+    source = make_folder(tmp_path / "images", {"egg/larva": 1, "x": 2})
+    table = tmp_path / "tree.csv"
+    table.write_text("Level1,Taxon,comment\nyoung,egg/larva,small\nother,x,\n")
+    directory = build(tmp_path, source, taxonomy_csv=table)
+    assert paths(directory) == [("young", "egg/larva"), ("other", "x")]
+    assert np.bincount(index(directory)["leaf"].to_numpy()).tolist() == [1, 2]
+
+
+def test_ids_stay_when_a_folder_grows(tmp_path):
+    source = make_folder(tmp_path / "images", {"C/a": 1, "C/b": 1})
+    before = index(build(tmp_path, source))["id"].to_pylist()
+    make_folder(source, {"D/c": 1})
+    assert set(before) < set(index(build(tmp_path, source))["id"].to_pylist())
+
+
+def test_members_that_begin_with_a_dot_and_a_slash_are_taken(tmp_path):
+    members = {f"./{name}/0.png": encoded(seed=ord(name)) for name in "ab"}
+    directory = build(tmp_path, write_zip(tmp_path / "images.zip", members))
+    assert index(directory)["id"].to_pylist() == ["a/0.png", "b/0.png"]
+
+
 def test_taxonomy_csv_without_some_folders_names_them_all(tmp_path):
     table = tmp_path / "tree.csv"
     table.write_text("level1,taxon\nliving,copepod\nliving,zoea\n")
