@@ -6,13 +6,14 @@ imported until a data set is prepared.
 
 import contextlib
 import errno
+import functools
 import importlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plankton_jax.errors import UserError, near_miss
@@ -24,10 +25,15 @@ _ROOT = pathlib.Path(__file__).parent
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+_VARIANTS = {"zooscan": ("v1", "v2"), "ndsb": ("train", "all")}
+"""Of the data sets that have several: what the builders say, without importing them."""
+
+
 def available() -> tuple[str, ...]:
-    """The names `prepare` knows."""
-    files = _ROOT.glob("*/*_dataset_builder.py")
-    return tuple(sorted(path.parent.name for path in files))
+    """The names `prepare` knows: of data sets, and `name/variant` of those that have several."""
+    names = sorted(path.parent.name for path in _ROOT.glob("*/*_dataset_builder.py"))
+    variants = [f"{name}/{variant}" for name in names for variant in _VARIANTS.get(name, ())]
+    return tuple(sorted([*names, *variants]))
 
 
 def prepare(
@@ -38,6 +44,9 @@ def prepare(
     taxonomy_csv: str | os.PathLike[str] | None = None,
     num_examples: int | None = None,
     seed: int = 0,
+    features: bool = False,
+    statuses: Sequence[str] = (),
+    labels: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
@@ -50,6 +59,9 @@ def prepare(
       taxonomy_csv: the tree of classes, for `image_folder`.
       num_examples: images to draw, for `synthetic_plankton`.
       seed: of what is drawn.
+      features: whether numbers that come with the images are stored, for those that have some.
+      statuses: of annotations in EcoTaxa whose images are taken; none: the validated ones.
+      labels: a table or class scores, for `ifcb`.
       progress: called with the number of images done and (or None) of all images.
       notify: called with a sentence when another process is waited for or files are left out.
 
@@ -59,18 +71,22 @@ def prepare(
     """
     if name not in available():
         return _built_directory(name)
-    builder = _make_builder(name, data_dir, source, taxonomy_csv, num_examples, seed)
+    given = {"taxonomy_csv": taxonomy_csv, "num_examples": num_examples, "seed": seed}
+    given |= {"features": features, "statuses": tuple(statuses), "labels": labels}
+    make = functools.partial(_make_builder, name, data_dir, source, **given)
+    builder = make()
     directory = pathlib.Path(builder.data_dir)
     if _is_built(directory):
         return directory
+    builder.notify = notify or (lambda text: None)
     builder.taxonomy()  # refuses a bad source before anything is written
     try:
         with _lock(directory.parent, notify):
             if _is_built(directory):  # by the process that held the lock
                 return directory
             if _remove_remains(directory):
-                builder = _make_builder(name, data_dir, source, taxonomy_csv, num_examples, seed)
-            builder.progress = progress
+                builder = make()
+            builder.progress, builder.notify = progress, notify or (lambda text: None)
             _build(builder)
     except BaseException as error:
         with contextlib.suppress(OSError):  # goes when TFDS has left it empty
@@ -106,18 +122,21 @@ def _built_directory(name: str) -> pathlib.Path:
 
 
 def _make_builder(
-    name: str, data_dir: Any, source: Any, taxonomy_csv: Any, num_examples: int | None, seed: int
+    name: str, data_dir: Any, source: Any, *, taxonomy_csv: Any, labels: Any, **given: Any
 ) -> "PlanktonBuilder":
     from data_builders.base import Options
 
+    name, _, variant = name.partition("/")
     module = importlib.import_module(f"data_builders.{name}.{name}_dataset_builder")
     options = Options(
         source=None if source is None else str(pathlib.Path(source).expanduser().resolve()),
         taxonomy_csv=None if taxonomy_csv is None else str(pathlib.Path(taxonomy_csv).expanduser()),
-        num_examples=num_examples,
-        seed=seed,
+        labels=None if labels is None else str(pathlib.Path(labels).expanduser()),
+        variant=variant,
+        **given,
     )
-    return module.Builder(data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=options)
+    root = pathlib.Path(data_dir).expanduser().absolute()
+    return module.Builder(data_dir=root, config=options, download_dir=root / "downloads" / name)
 
 
 def _build(builder: "PlanktonBuilder") -> None:
@@ -165,8 +184,9 @@ def _explain(error: BaseException, data_dir: Any) -> UserError | None:
     no_space = writer_failed and os.strerror(errno.ENOSPC) in str(error)
     if no_space or getattr(error, "errno", None) in _NO_SPACE:
         return UserError(
-            f"config.data.data_dir {data_dir}: no space left to write a file ({error}). What was "
-            "written has been removed. Free some space or set config.data.data_dir to another disk."
+            f"config.data.data_dir {data_dir}: no space left to write a file ({error}). Free "
+            "some space and run the same command again: it goes on from the last whole shard. Or "
+            "set config.data.data_dir to another disk."
         )
     return UserError(
         f"config.data.data_dir {data_dir}: cannot be written ({error}). Set it to a directory in "

@@ -20,7 +20,6 @@ Example: Any = getattr(tf_example_pb2, "Example")  # noqa: B009
 
 # Images come compressed: compressing once more takes four times as long and saves nothing.
 WRITER_OPTIONS = "group_size:1,uncompressed"
-MAX_SHARD_BYTES = 512 << 20
 
 
 @dataclasses.dataclass(slots=True)
@@ -29,12 +28,13 @@ class Record:
 
     Attributes:
       id: names the image; unique in the data set.
-      leaf: number of the class in the taxonomy's leaves.
+      leaf: number of the class in the taxonomy's leaves; -1 for an image without a label.
       image: the bytes of an image file (PNG, JPEG, TIFF, BMP ...), kept unaltered.
       height: pixels.
       width: pixels.
       group: what images taken together share (a sample, a cruise); "" when unknown.
       split: the part of the data set's own split, "train", "validation" or "test"; "" for none.
+      features: numbers that the builder's `features()` names; kept in the index alone.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Record:
     width: int
     group: str = ""
     split: str = ""
+    features: tuple[float, ...] = ()
 
 
 def serialise(record: Record) -> bytes:
@@ -67,19 +68,16 @@ def deserialise(serialised: bytes) -> Record:
 
 
 class ShardWriter:
-    """Fills shards up to `MAX_SHARD_BYTES`; they get their final names when all are written.
+    """One shard, written record by record. The file is made with the first.
 
     Attributes:
-      lengths: records in each shard.
       num_bytes: bytes of all records.
     """
 
-    def __init__(self, directory: pathlib.Path):
-        self.lengths: list[int] = []
+    def __init__(self, path: pathlib.Path):
         self.num_bytes = 0
-        self._directory = directory
-        self._writer: array_record_module.ArrayRecordWriter | None = None
-        self._shard_bytes = 0
+        self._path = path
+        self._writer: Any = None
 
     def write(self, serialised: bytes) -> None:
         """Appends a record.
@@ -87,41 +85,16 @@ class ShardWriter:
         Raises:
           RuntimeError: the shard cannot be written; the text is the operating system's.
         """
-        if self._writer is None or self._shard_bytes + len(serialised) > MAX_SHARD_BYTES:
-            self._open_next()
-        assert self._writer is not None
+        if self._writer is None:
+            self._writer = array_record_module.ArrayRecordWriter(str(self._path), WRITER_OPTIONS)
         self._writer.write(serialised)
-        self.lengths[-1] += 1
-        self._shard_bytes += len(serialised)
         self.num_bytes += len(serialised)
 
-    def finish(self, final_paths: Sequence[pathlib.Path] = ()) -> None:
-        """Closes the last shard and, when final paths are given, renames every shard."""
+    def close(self) -> None:
+        """Ends the shard; may be called again."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        for shard, path in enumerate(final_paths):
-            self._path(shard).rename(path)
-
-    def _open_next(self) -> None:
-        self.finish()
-        self._writer = array_record_module.ArrayRecordWriter(
-            str(self._path(len(self.lengths))), WRITER_OPTIONS
-        )
-        self.lengths.append(0)
-        self._shard_bytes = 0
-
-    def _path(self, shard: int) -> pathlib.Path:
-        return self._directory / f"shard-{shard:05d}"
-
-
-def read_shards(paths: Sequence[pathlib.Path], batch: int = 1024) -> Iterator[bytes]:
-    """Every record of the shards, in order."""
-    for path in paths:
-        reader = array_record_module.ArrayRecordReader(str(path))
-        for start in range(0, reader.num_records(), batch):
-            yield from reader.read(start, min(start + batch, reader.num_records()))
-        reader.close()
 
 
 def read_rows(

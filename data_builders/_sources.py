@@ -1,4 +1,4 @@
-"""Lists and reads the files of a folder or of a zip archive, and refuses what leads out of it.
+"""Lists and reads the files of a folder or an archive, and refuses what leads out of it.
 
 Reads the source; writes nothing.
 """
@@ -9,10 +9,12 @@ import hashlib
 import os
 import pathlib
 import stat
+import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from plankton_jax.errors import UserError
 
@@ -41,7 +43,8 @@ class Entry:
       size: bytes.
       stamp: when it was changed last, in nanoseconds; 0 within an archive.
       problem: why it is left out; "" when it is an image by its name.
-      member: number of the file within an archive.
+      member: number of the file within a zip archive, or where its bytes begin in a tar archive.
+      corrupt: whether it turned out that it cannot be unpacked.
     """
 
     path: str
@@ -49,6 +52,7 @@ class Entry:
     stamp: int = 0
     problem: str = ""
     member: int = -1
+    corrupt: bool = False
 
 
 class CorruptMemberError(Exception):
@@ -74,10 +78,10 @@ class Source(Protocol):
 
 
 def open_source(path: str | None) -> Source:
-    """Lists a folder or a zip archive.
+    """Lists a folder, a zip archive or a tar archive.
 
     Raises:
-      UserError: nothing there, neither a folder nor a zip archive, not allowed to be read.
+      UserError: nothing there, none of these, not allowed to be read.
     """
     if not path:
         raise UserError(
@@ -89,11 +93,11 @@ def open_source(path: str | None) -> Source:
         if root.is_dir():
             return FolderSource(root)
         if root.is_file():
-            return ZipSource(root)
+            return TarSource(root) if _is_tar(root) else ZipSource(root)
     except OSError as error:
         raise UserError(f"{SETTING} {path}: cannot be read ({error}).") from error
     if root.exists():
-        raise UserError(f"{SETTING} {path}: is neither a folder nor a zip archive.")
+        raise UserError(f"{SETTING} {path}: is neither a folder nor an archive.")
     there = next((parent for parent in root.absolute().parents if parent.exists()), root)
     raise UserError(f"{SETTING} {path}: is not there. What exists of the path is {there}.")
 
@@ -177,7 +181,8 @@ class ZipSource:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise UserError(
-                f"{SETTING} {path}: is neither a folder nor a whole zip archive ({error}). "
+                f"{SETTING} {path}: is neither a folder nor a whole zip or tar archive "
+                f"({error}). "
                 "Copy or download it again."
             ) from error
         self._members = self._archive.infolist()
@@ -202,10 +207,8 @@ class ZipSource:
         seen: set[str] = set()
         for number, member in enumerate(self._members):
             # Some programs on Windows write backslashes into archives.
-            path = member.filename.replace("\\", "/")
-            while path.startswith("./"):
-                path = path[2:]
-            outside = path.startswith("/") or ".." in path.split("/") or path[1:3] == ":/"
+            path = _without_dots(member.filename.replace("\\", "/"))
+            outside = _leads_outside(path)
             if not outside and (member.is_dir() or path.endswith("/") or _is_ignored(path)):
                 continue
             problem = _problem(path, member.file_size)
@@ -217,3 +220,77 @@ class ZipSource:
                 problem = NAME_TWICE
             seen.add(path)
             yield Entry(path, member.file_size, problem=problem, member=number)
+
+
+class TarSource:
+    """All members of an uncompressed tar archive in its order; nothing is unpacked to disk."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path.resolve()
+        status = path.stat()
+        self._fingerprint = f"{status.st_size} {status.st_mtime_ns}"
+        self.entries = list(self._list(status.st_size))
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._lock = threading.Lock()
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def read(self, entry: Entry) -> bytes:
+        data = os.pread(self._descriptor, entry.size, entry.member)
+        if len(data) != entry.size:
+            raise CorruptMemberError("the archive ends before it")
+        return data
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _list(self, file_size: int) -> Iterator[Entry]:
+        seen: set[str] = set()
+        try:
+            with tarfile.open(self._path, "r:") as archive:
+                listed: Any = archive
+                while (member := archive.next()) is not None:
+                    listed.members.clear()  # a million of them would take a gigabyte
+                    path = _without_dots(member.name)
+                    if member.isdir() or (_is_ignored(path) and not _leads_outside(path)):
+                        continue
+                    problem = _problem(path, member.size)
+                    if _leads_outside(path):
+                        problem = PATH_OUTSIDE
+                    elif member.islnk() or member.issym():
+                        problem = LINK_OUTSIDE
+                    elif not member.isreg():
+                        problem = NOT_REGULAR
+                    elif path in seen:
+                        problem = NAME_TWICE
+                    seen.add(path)
+                    if member.offset_data + member.size > file_size:
+                        raise tarfile.ReadError("it ends in the middle of a member")
+                    yield Entry(path, member.size, problem=problem, member=member.offset_data)
+        except tarfile.TarError as error:
+            raise UserError(
+                f"{SETTING} {self._path}: is no whole tar archive ({error}). Copy or download it "
+                "again; one that is compressed has to be decompressed first."
+            ) from error
+
+
+def _is_tar(path: pathlib.Path) -> bool:
+    """Whether the file begins as a tar archive does, or is named as one."""
+    with path.open("rb") as file:
+        return file.read(262)[257:] == b"ustar" or ".tar" in path.name or path.suffix == ".tgz"
+
+
+def _without_dots(path: str) -> str:
+    """The path without a leading `./`."""
+    while path.startswith("./"):
+        path = path[2:]
+    return path
+
+
+def _leads_outside(path: str) -> bool:
+    """Whether a member's path would leave the folder that the archive is unpacked in."""
+    return path.startswith("/") or ".." in path.split("/") or path[1:3] == ":/"

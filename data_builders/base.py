@@ -1,7 +1,7 @@
 """The TFDS builder that all data sets here derive from.
 
 It builds one TFDS split in ArrayRecord shards, read as `as_data_source("all")`, streaming and in
-the order in which `records()` gives them, and beside the shards an index, so that a data set is
+the order in which `items()` gives them, and beside the shards an index, so that a data set is
 opened without reading a record. Everything is written in TFDS's temporary directory, which gets
 its name when all is there: a build that fails or is killed leaves nothing that passes for a data
 set. TensorFlow is not imported. Touches the data directory alone.
@@ -15,24 +15,28 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import splits as tfds_splits
 
 from data_builders import _index
-from data_builders._shards import Record, ShardWriter, deserialise, read_rows, serialise
-from plankton_jax.errors import UserError
+from data_builders._shards import Record, deserialise, read_rows
+from data_builders._staging import Rejected, Staging
+from plankton_jax.errors import UserError, near_miss
 from plankton_jax.taxonomy import Taxonomy
 
-__all__ = ["Options", "PlanktonBuilder", "Record", "is_built"]
+__all__ = ["Options", "PlanktonBuilder", "Record", "Rejected", "is_built"]
 
 # TFDS reads the union of all splits as "all"; a split that is itself called so recurses for ever.
 SPLIT = "images"
 PROGRESS_EVERY = 64
+UNFINISHED = "unfinished"
+"""Beside the data set's own folder: what a build that was stopped has done; see `_staging`."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of images done and, when known, of all images."""
@@ -46,15 +50,23 @@ class Options(tfds.core.BuilderConfig):
       name: the directory of the built data set; left empty, the builder derives it.
       source: the folder or archive that holds the images.
       taxonomy_csv: the tree of the classes, as `Taxonomy.from_csv` reads it.
+      variant: which of the builder's `variants`.
       num_examples: images to draw.
       seed: of what is drawn.
+      features: whether numbers that come with the images are stored too.
+      statuses: of EcoTaxa's annotations, those whose images are taken.
+      labels: table or class scores that label images which have none.
     """
 
     name: str = ""
     source: str | None = None
     taxonomy_csv: str | None = None
+    variant: str = ""
     num_examples: int | None = None
     seed: int = 0
+    features: bool = False
+    statuses: tuple[str, ...] = ()
+    labels: str | None = None
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -74,19 +86,34 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
       accepts: the fields of `Options` that mean something to this data set.
       options: what this data set is built from.
       progress: called now and then while a data set is built.
+      variants: that there are of the data set; the first is taken where none is named.
+      notify: called with sentences for the user.
+      download_dir: where archives are fetched to.
+      allows_unlabelled: whether images without a label alone make a data set.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos: ClassVar[dict[str, Any]] = {}  # nothing is downloaded
     licence: ClassVar[str] = ""
     accepts: ClassVar[frozenset[str]] = frozenset()
+    allows_unlabelled: ClassVar[bool] = False
+    variants: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *, config: Options | str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        config: Options | str | None = None,
+        download_dir: str | os.PathLike[str] = "downloads",
+        **kwargs: Any,
+    ):
         self.options = config if isinstance(config, Options) else Options(name=config or "")
         self.progress: Progress | None = None
-        self._rejected: list[tuple[str, str]] = []
+        self.notify: Callable[[str], None] = lambda text: None
+        self.download_dir = pathlib.Path(download_dir)
         if not self.options.name:
             self._check_options()
+            if self.variants and not self.options.variant:
+                self.options = dataclasses.replace(self.options, variant=self.variants[0])
             self.options = dataclasses.replace(self.options, name=self.directory_name())
         kwargs["file_format"] = "array_record"
         super().__init__(config=self.options, **kwargs)
@@ -102,8 +129,9 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         """
 
     @abc.abstractmethod
-    def records(self) -> Iterator[Record]:
-        """Every image, in the order in which it is to be stored; ids are unique."""
+    def items(self, start: int) -> Iterator[Record | Rejected]:
+        """All that the source holds from the `start`-th item on: images in the order in which they
+        are to be stored, and what is left out. Ids are unique; the order is always the same."""
 
     def directory_name(self) -> str:
         """Names the built data set within `<data_dir>/<data set>/`; differs when its images do."""
@@ -113,10 +141,18 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         """How many images will come at most, when that is known; for the progress display."""
         return self.options.num_examples
 
-    def reject(self, path: str, reason: str) -> None:
-        """Notes a file that is left out. Few different reasons: files are counted by them."""
-        printable = path.encode("utf-8", "backslashreplace").decode()
-        self._rejected.append((printable, reason))
+    def features(self) -> tuple[str, ...]:
+        """Names of the numbers that every record carries."""
+        return ()
+
+    def refusal(self, fatal: Sequence[Rejected]) -> str:
+        """The message for a source with items that are not only left out."""
+        shown = "; ".join(f"{item.path} ({item.reason})" for item in fatal[:20])
+        return f"config.data.source {self.options.source}: {shown}"
+
+    def more_metadata(self) -> dict[str, Any]:
+        """What is noted of this data set beside what all have."""
+        return {}
 
     # ---- what TFDS asks for ---------------------------------------------------------------------
 
@@ -156,83 +192,104 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
     # ---- building -------------------------------------------------------------------------------
 
     def _build(self, directory: pathlib.Path, taxonomy: Taxonomy) -> None:
-        shards, index = ShardWriter(directory), _index.Index(taxonomy.num_leaves)
-        self._rejected.clear()
-        total = self.num_records()
-        for record in self.records():
-            shards.write(serialise(record))
-            index.add(record)
-            if self.progress is not None and len(index) % PROGRESS_EVERY == 0:
-                self.progress(len(index), total)
-        if index.num_classes() < 2:
-            count = index.num_classes()
-            raise UserError(_too_little(self.name, self.options.source, count, self._rejected))
-        if self.progress is not None:
-            self.progress(len(index), len(index))
-        paths = self._finish_shards(shards)
-        self._write_index(directory, taxonomy, index, paths, shards.lengths)
-
-    def _finish_shards(self, shards: ShardWriter) -> list[pathlib.Path]:
-        template = self._get_filename_template(SPLIT)
-        paths = [
-            pathlib.Path(path)
-            for path in template.sharded_filepaths(num_shards=len(shards.lengths))
-        ]
-        shards.finish(paths)
-        split = tfds_splits.SplitInfo(
-            name=SPLIT,
-            shard_lengths=shards.lengths,
-            num_bytes=shards.num_bytes,
-            filename_template=template,
+        staging = Staging(
+            directory.parent / f"{UNFINISHED}.{self.VERSION}", taxonomy.num_leaves, self.features()
         )
-        self.info.set_splits(tfds_splits.SplitDict([split]))
-        return paths
+        try:
+            self._write_records(staging)
+            index = staging.index()
+            fatal = [item for item in staging.rejected if item.fatal]
+            if fatal:
+                raise UserError(self.refusal(fatal))
+            leaves = np.unique(index.column("leaf").to_numpy())
+            if (leaves >= 0).sum() < 2 and not (self.allows_unlabelled and index.num_rows):
+                raise UserError(_too_little(self.name, self.options.source, len(leaves),
+                                            staging.rejected))  # fmt: skip
+            self._finish(directory, taxonomy, staging, index)
+        except UserError:
+            staging.stop(keep=False)
+            raise
+        except BaseException:
+            staging.stop(keep=True)
+            raise
+        staging.remove()
 
-    def _write_index(
+    def _write_records(self, staging: Staging) -> None:
+        total, told = self.num_records(), len(staging)
+        for item in self.items(staging.position):
+            staging.add(item)
+            if self.progress is not None and len(staging) >= told + PROGRESS_EVERY:
+                told = len(staging)
+                self.progress(told, total)
+        staging.save()
+        if self.progress is not None:
+            self.progress(len(staging), len(staging))
+
+    def _finish(
         self,
         directory: pathlib.Path,
         taxonomy: Taxonomy,
-        index: _index.Index,
-        paths: list[pathlib.Path],
-        lengths: list[int],
+        staging: Staging,
+        index: pa.RecordBatch,
     ) -> None:
-        table, duplicates = index.table(), index.duplicates()
-        rejected = sorted(self._rejected)
+        """Moves the shards to their place and writes what lies beside them."""
+        table, features, digests = _index.split_index(index)
+        duplicates = _index.find_duplicates(table, digests)
+        rejected = sorted((_printable(item.path), item.reason) for item in staging.rejected)
         _index.write_index(directory / _index.INDEX_FILE, table)
+        if features.num_columns:
+            _index.write_index(directory / _index.FEATURES_FILE, features)
         _index.write_json(directory / _index.TAXONOMY_FILE, taxonomy.to_json())
         _index.write_csv(directory / _index.REJECTED_FILE, ("path", "reason"), rejected)
         _index.write_csv(directory / _index.DUPLICATES_FILE, ("id", "duplicate_of"), duplicates)
+        lengths, num_bytes = staging.shards()
+        template = self._get_filename_template(SPLIT)
+        paths = [pathlib.Path(p) for p in template.sharded_filepaths(num_shards=len(lengths))]
+        staging.move_shards(paths)
         rows = _index.statistics_rows(table)
         mean, std = _index.pixel_statistics(
             deserialise(serialised).image for serialised in read_rows(paths, lengths, rows)
         )
         metadata = {
             "name": self.name,
-            "fingerprint": index.fingerprint(taxonomy),
+            "fingerprint": _index.fingerprint(taxonomy, table, features, digests),
             "licence": self.licence,
             "citation": self.get_metadata().citation or "",
             "source": self.options.source or "",
-            "num_examples": len(index),
+            "num_examples": table.num_rows,
             "rejected": dict(collections.Counter(reason for _, reason in rejected)),
             "duplicates": len(duplicates),
             "mean": mean,
             "std": std,
+            "features": _index.feature_statistics(features),
             "format_version": _index.FORMAT_VERSION,
+            **self.more_metadata(),
         }
         _index.write_json(directory / _index.METADATA_FILE, metadata)
+        split = tfds_splits.SplitInfo(
+            name=SPLIT, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
+        )
+        self.info.set_splits(tfds_splits.SplitDict([split]))
 
     def _check_options(self) -> None:
         """Refuses settings that would have no effect on this data set."""
         given = {
             name
-            for name in ("source", "taxonomy_csv", "num_examples")
-            if getattr(self.options, name) is not None
+            for name in ("source", "taxonomy_csv", "num_examples", "features", "statuses", "labels")
+            if getattr(self.options, name) not in (None, False, ())
         }
         problems = [
             f"config.data.{name}: {getattr(self.options, name)!r} has no meaning for "
             f"config.data.dataset={self.name}. Leave it unset."
             for name in sorted(given - self.accepts)
         ]
+        variant = self.options.variant
+        if variant and variant not in self.variants:
+            names = [f"{self.name}/{known}" for known in self.variants] or [self.name]
+            problems.append(
+                f'config.data.dataset: found "{self.name}/{variant}". '
+                + near_miss(f"{self.name}/{variant}", names)
+            )
         if problems:
             raise UserError(*problems)
 
@@ -244,14 +301,14 @@ def is_built(directory: str | os.PathLike[str]) -> bool:
     return all((directory / name).is_file() for name in needed)
 
 
-def _too_little(name: str, source: str | None, count: int, rejected: list[tuple[str, str]]) -> str:
+def _too_little(name: str, source: str | None, count: int, rejected: Sequence[Rejected]) -> str:
     """The message for a source with usable images of `count` classes, none or one."""
     if source is None:
         return (
             f"config.data.num_examples: the images that {name} drew are of fewer than two classes; "
             "allowed: more of them."
         )
-    shown = "; ".join(f"{path}: {reason}" for path, reason in rejected[:5])
+    shown = "; ".join(f"{item.path}: {item.reason}" for item in rejected[:5])
     more = f" (and {len(rejected) - 5} more)" if len(rejected) > 5 else ""
     return (
         f"config.data.source {source}: {name} found "
@@ -259,3 +316,8 @@ def _too_little(name: str, source: str | None, count: int, rejected: list[tuple[
         + f"Left out: {shown or 'nothing'}{more}. Give images of two classes or more that can be "
         "read."
     )
+
+
+def _printable(path: str) -> str:
+    """A path that is no UTF-8 with its odd bytes spelled out."""
+    return path.encode("utf-8", "backslashreplace").decode()

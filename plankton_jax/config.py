@@ -80,6 +80,22 @@ class DataConfig:
         0, "Images that synthetic_plankton draws; 0: its own default, 10,000.", low=0
     )
     seed: int = setting(0, "Seed of what synthetic_plankton draws.", low=0)
+    features: bool = setting(
+        False,
+        "Store the numbers that come with the images of some data sets (zooscan, ecotaxa), for "
+        "config.data.measurements.",
+    )
+    statuses: tuple[str, ...] = setting(
+        (),
+        "Which annotations of an EcoTaxa export count: validated, predicted, dubious; empty: the "
+        "validated ones.",
+    )
+    labels: str = setting(
+        "",
+        "Labels of the images of ifcb: a csv with the columns pid and label, or class scores "
+        "(HDF5, or a folder of them); empty: the images have none.",
+        affects_result=False,
+    )
     image_size: int = setting(64, "Side of the square that enters the network, pixels.", low=8)
     geometry: str = setting(
         "squash",

@@ -24,6 +24,7 @@ from plankton_jax.command import (
 )
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
+from plankton_jax.names import UNLABELLED
 
 if TYPE_CHECKING:
     from plankton_jax.analysis.predictions import Predictions
@@ -34,7 +35,12 @@ def main(arguments: list[str]) -> int:
     """Reads the arguments, predicts, and writes what the predictions say."""
     parser = command_parser("plankton_jax.evaluate", __doc__ or "")
     parser.add_argument("--run", type=pathlib.Path, required=True, help="a run directory")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "validation", "test", UNLABELLED),
+        help="unlabelled: of the images without a label; only their predictions are written",
+    )
     parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
     parser.add_argument(
         "--views",
@@ -50,6 +56,10 @@ def main(arguments: list[str]) -> int:
     predictions = predict(
         config, options.run, options.split, options.checkpoint, views=options.views
     )
+    if options.split == UNLABELLED:
+        print(json.dumps({"split": UNLABELLED, "examples": predictions.num_examples})
+              if options.json else f"wrote {predictions.path}")  # fmt: skip
+        return 0
     report(predictions, options.run, options.json)
     return 0
 
@@ -85,7 +95,8 @@ def predict(
             f"is {data.dataset.fingerprint}. Put the former images back, or train anew."
         )
     if not len(data.rows[split]):
-        raise UserError(f"--split {split}: it has no image; see config.split.fractions.")
+        hint = "every image has a label" if split == UNLABELLED else "see config.split.fractions"
+        raise UserError(f"--split {split}: it has no image; {hint}.")
     provenance = run_directory.read_provenance(run)
     training = experiment.make_training(config, data, fresh=False, provenance=provenance)
     params, model_state, step = _restored(config, training, run, checkpoint)

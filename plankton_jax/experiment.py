@@ -23,6 +23,7 @@ from plankton_jax.data import sampling, splits
 from plankton_jax.data.splits import PARTS
 from plankton_jax.errors import UserError, near_miss, raise_all
 from plankton_jax.metrics import METRIC_NAMES
+from plankton_jax.names import UNLABELLED
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.train_step import TrainState, make_eval_step, make_train_step
 
@@ -82,19 +83,14 @@ def open_data(
         taxonomy_csv=settings.taxonomy_csv or None,
         num_examples=settings.num_examples or None,
         seed=settings.seed,
+        features=settings.features,
+        statuses=settings.statuses,
+        labels=settings.labels or None,
         progress=_progress(settings.dataset, notify),
         notify=notify,
     )
     dataset = datasets.open_dataset(directory)
-    official = config.split.method == "official"
-    rows = splits.split_rows(
-        dataset.hashes,
-        dataset.leaf,
-        fractions=config.split.fractions,
-        seed=config.split.seed,
-        method=config.split.method,
-        official=dataset.official_parts() if official else None,
-    )
+    rows = _split(config, dataset)
     if not len(rows["train"]):
         raise UserError(
             f"config.split: no image of {len(dataset)} falls to train; allowed: at least one. "
@@ -102,6 +98,25 @@ def open_data(
         )
     _check_levels(config, dataset.taxonomy)
     return Data(dataset, rows)
+
+
+def _split(config: Config, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
+    """The rows of every part, and those without a label as one of their own."""
+    official = config.split.method == "official"
+    labelled = np.flatnonzero(dataset.leaf >= 0)
+    whole = len(labelled) == len(dataset)
+    chosen = slice(None) if whole else labelled
+    rows = splits.split_rows(
+        dataset.hashes[chosen],
+        dataset.leaf[chosen],
+        fractions=config.split.fractions,
+        seed=config.split.seed,
+        method=config.split.method,
+        official=dataset.official_parts()[chosen] if official else None,
+    )
+    if not whole:
+        rows = {part: labelled[found] for part, found in rows.items()}
+    return rows | {UNLABELLED: np.flatnonzero(dataset.leaf < 0)}
 
 
 def _noted_directory(noted: dict[str, Any]) -> pathlib.Path | None:

@@ -4,6 +4,9 @@ The registries of `plankton_jax.models` and `plankton_jax.heads` say what the na
 test holds both equal.
 """
 
+UNLABELLED = "unlabelled"
+"""Not a part of a split: the images of a data set that have no label."""
+
 HEADS = ("auxiliary", "linear")
 
 BACKBONES = (

@@ -189,7 +189,7 @@ def _greet(
     from plankton_jax import experiment
 
     count = sum(leaf.size for leaf in jax.tree.leaves(training.state.params))
-    parts = ", ".join(f"{part} {len(rows)}" for part, rows in data.rows.items())
+    parts = ", ".join(f"{part} {len(rows)}" for part, rows in data.rows.items() if len(rows))
     console.say(
         f"{data.dataset.metadata['name']}: {len(data.dataset)} images, "
         f"{data.taxonomy.num_leaves} classes ({parts}); licence: "

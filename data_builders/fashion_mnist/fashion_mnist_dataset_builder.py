@@ -51,13 +51,15 @@ class Builder(PlanktonBuilder):
     def num_records(self) -> int:
         return sum(len(labels) for _, labels in self._splits.values())
 
-    def records(self) -> Iterator[Record]:
+    def items(self, start: int) -> Iterator[Record]:
         for split, (images, labels) in self._splits.items():
-            for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            for number in range(start, len(labels)):
+                image, label = images[number], labels[number]
                 encoded = cv2.imencode(".png", image, PNG_OPTIONS)[1].tobytes()
                 height, width = image.shape
                 identifier = f"{split}-{number:05d}"
                 yield Record(identifier, int(label), encoded, height, width, split=split)
+            start = max(start - len(labels), 0)
 
     @functools.cached_property
     def _splits(self) -> dict[str, tuple[UInt8[np.ndarray, "n h w"], UInt8[np.ndarray, " n"]]]:

@@ -38,7 +38,7 @@ class Builder(PlanktonBuilder):
         given = self.options.num_examples
         return DEFAULT_NUM_EXAMPLES if given is None else given
 
-    def records(self) -> Iterator[Record]:
-        for index in range(self.num_records()):
+    def items(self, start: int) -> Iterator[Record]:
+        for index in range(start, self.num_records()):
             leaf, image = drawing.draw(index, self.options.seed)
             yield Record(f"{index:08d}", leaf, drawing.encode(image), *image.shape)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
+from plankton_jax.names import UNLABELLED
 from plankton_jax.taxonomy import Taxonomy
 
 FORMAT_VERSION = 1
@@ -120,7 +121,8 @@ class Predictions:
 
     def _rows(self, table: pa.Table) -> Rows:
         names, label = table.column_names, table["label"].to_numpy()
-        if table.num_rows and not (0 <= label.min() and label.max() < self.taxonomy.num_leaves):
+        least = -1 if self.provenance.split == UNLABELLED else 0
+        if table.num_rows and not (least <= label.min() and label.max() < self.taxonomy.num_leaves):
             raise UserError(
                 f"predictions {self.path}: labels {label.min()}..{label.max()} found; the tree in "
                 f"its metadata allows 0..{self.taxonomy.num_leaves - 1}. Evaluate the run again."

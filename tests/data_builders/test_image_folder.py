@@ -258,7 +258,7 @@ def test_sources_that_hold_no_data_set(tmp_path):
     assert "one class only" in one_is_left and "a/x.png: empty file" in one_is_left
     text = tmp_path / "file.txt"
     text.write_text("no archive")
-    assert "neither a folder nor a whole zip archive" in problems(tmp_path, text)
+    assert "neither a folder nor a whole zip or tar archive" in problems(tmp_path, text)
     with pytest.raises(UserError, match="config.data.source: not set"):
         data_builders.prepare("image_folder", data_dir=tmp_path)
 

@@ -8,10 +8,12 @@ import sys
 import time
 
 import pytest
+import tensorflow_datasets as tfds
 from image_files import encoded, make_folder
 
 import data_builders
-from data_builders import _shards, base
+from data_builders import _staging, base
+from data_builders._files_builder import FilesBuilder
 from plankton_jax.errors import UserError
 
 
@@ -99,15 +101,17 @@ def test_full_disk(tmp_path, source, monkeypatch, number):
         patch.setattr(base._index, "write_csv", refuse)
         with pytest.raises(UserError, match="config.data.data_dir .*no space left"):
             prepare(tmp_path, source)
-    assert not remains(tmp_path)
-    assert base.is_built(prepare(tmp_path, source))
+    assert {path.parent.name for path in remains(tmp_path)} == {"unfinished.1.0.0"}
+    directory = prepare(tmp_path, source)
+    assert base.is_built(directory) and list(directory.parent.iterdir()) == [directory]
 
 
 def test_full_disk_while_a_shard_is_written(tmp_path, source, monkeypatch):
     full = pathlib.Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr(_shards.ShardWriter, "_path", lambda *_: full)
+    make = _staging.ShardWriter
+    monkeypatch.setattr(_staging, "ShardWriter", lambda _: make(full))
     with pytest.raises(UserError, match="config.data.data_dir .*no space left"):
         prepare(tmp_path, source)
     assert not remains(tmp_path)
@@ -139,8 +143,10 @@ print(data_builders.prepare("image_folder", data_dir=sys.argv[1], source=sys.arg
 """
 
 
-def start(tmp_path: pathlib.Path, source: pathlib.Path, wait: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "data"), str(source), str(wait)]
+def start(
+    tmp_path: pathlib.Path, source: pathlib.Path, wait: float, script: str = SCRIPT
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, str(tmp_path / "data"), str(source), str(wait)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -161,6 +167,61 @@ def test_killed_build_leaves_nothing_that_passes(tmp_path, source):
     directory = prepare(tmp_path, source)
     assert base.is_built(directory)
     assert list(directory.parent.iterdir()) == [directory]
+
+
+@pytest.mark.parametrize("stop", ["kill", "error"])
+def test_a_stopped_build_goes_on_and_ends_the_same(tmp_path, source, monkeypatch, stop):
+    (source / "a/10.png").write_bytes(b"")
+    whole = data_builders.prepare("image_folder", data_dir=tmp_path / "whole", source=source)
+    monkeypatch.setattr(_staging, "MAX_SHARD_RECORDS", 30)
+    if stop == "kill":
+        script = SCRIPT.replace("import data_builders", "import data_builders._staging as s\n"
+                                "import data_builders\ns.MAX_SHARD_RECORDS = 30")  # fmt: skip
+        process = start(tmp_path, source, 60, script)  # waits at the 64th
+        while not list((tmp_path / "data").rglob("shard-00002")):
+            time.sleep(0.05)
+        process.kill()
+        process.communicate()
+    else:
+
+        def fail(done: int, _) -> None:
+            if done >= 64:
+                raise OSError(errno.ENOSPC, "no space")
+
+        with pytest.raises(UserError, match="goes on from the last whole shard"):
+            prepare(tmp_path, source, progress=fail)
+    taken: list[int] = []
+    items = FilesBuilder.items
+
+    def noted(self, begin: int):
+        taken.append(begin)
+        return items(self, begin)
+
+    monkeypatch.setattr(FilesBuilder, "items", noted)
+    directory = prepare(tmp_path, source)
+    assert taken == [61]  # two shards of 30, and the empty file
+    assert list(directory.parent.iterdir()) == [directory]
+    for name in ("index.arrow", "rejected.csv", "duplicates.csv", "metadata.json"):
+        assert (directory / name).read_bytes() == (whole / name).read_bytes()
+    records = [
+        list(tfds.builder_from_directory(path).as_data_source("all")) for path in (directory, whole)
+    ]
+    assert len(list(directory.glob("*array_record*"))) == 7 and records[0] == records[1]
+
+
+def test_a_damaged_unfinished_build_begins_anew(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(_staging, "MAX_SHARD_RECORDS", 30)
+
+    def stop(done: int, _) -> None:
+        if done >= 128:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path, source, progress=stop)
+    (shard,) = (tmp_path / "data").rglob("shard-00002")
+    shard.write_bytes(shard.read_bytes()[:-10])
+    directory = prepare(tmp_path, source)
+    assert len(tfds.builder_from_directory(directory).as_data_source("all")) == 200
 
 
 def test_two_processes_build_once(tmp_path, source):

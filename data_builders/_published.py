@@ -1,0 +1,177 @@
+"""The base of published data sets: a tree that comes with them, and archives that are fetched or
+given. Reads the archives; fetches those that are missing into the download folder.
+"""
+
+import functools
+import gzip
+import inspect
+import io
+import pathlib
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from data_builders._download import Archive, fetch
+from data_builders._files_builder import FilesBuilder, directory_name
+from data_builders._sources import SETTING, CorruptMemberError, Entry, Source, open_source
+from data_builders.base import Record, Rejected
+from plankton_jax.errors import UserError
+from plankton_jax.taxonomy import Taxonomy, normalised_name
+
+NOT_IN_TREE = "class that the data set's tree does not have"
+MAX_TABLE_BYTES = 4 << 30
+
+
+class PublishedBuilder(FilesBuilder):
+    """A subclass gives its archives and, from a file's path, its class.
+
+    Attributes:
+      archives: what is fetched when `config.data.source` is not set; empty: only by hand.
+      tree: name of the table of the tree, beside the builder.
+    """
+
+    accepts = frozenset({"source"})
+    archives: ClassVar[tuple[Archive, ...]] = ()
+    tree: ClassVar[str] = "tree.csv"
+
+    def directory_name(self) -> str:
+        """The variant; for a source of one's own also its name and a hash of what is in it."""
+        if not self.options.source:
+            if not self.published():
+                raise UserError(f"{SETTING}: not set. {self.by_hand()}")
+            return self.options.variant or "published"
+        marks = [open_source(str(path)).fingerprint() if path.is_dir() else _stamp(path)
+                 for path in self.given()]  # fmt: skip
+        return directory_name(self.options.source, self.options.variant, *marks)
+
+    def by_hand(self) -> str:
+        """A sentence on where the images are to be had and what `source` is to name."""
+        return ""
+
+    def published(self) -> tuple[Archive, ...]:
+        """The archives of this variant."""
+        return self.archives
+
+    def tree_path(self) -> pathlib.Path:
+        """The table of the tree."""
+        return pathlib.Path(inspect.getfile(type(self))).parent / self.tree
+
+    def taxonomy(self) -> Taxonomy:
+        return self._taxonomy
+
+    def class_and_id(self, entry: Entry) -> tuple[str, str]:
+        """The name of an image's class and its id, by default the last two parts of its path."""
+        *_, folder, name = ("", *entry.path.split("/"))
+        return folder, f"{folder}/{name}"
+
+    def complete(self, record: Record, entry: Entry) -> Record | Rejected:
+        """The record with what else is known of it."""
+        del entry
+        return record
+
+    def record(
+        self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]
+    ) -> Record | Rejected:
+        del source
+        name, identifier = self.class_and_id(entry)
+        leaf = self._leaves.get(normalised_name(name))
+        if leaf is None:
+            return Rejected(entry.path, f'{NOT_IN_TREE}: "{name}"', fatal=True)
+        return self.complete(Record(identifier, leaf, data, *size), entry)
+
+    def refusal(self, fatal: Sequence[Rejected]) -> str:
+        unknown = sorted({item.reason for item in fatal if item.reason.startswith(NOT_IN_TREE)})
+        if not unknown:
+            return super().refusal(fatal)
+        return (
+            f"{SETTING} {self.options.source or self.name}: {'; '.join(unknown[:20])}. Give the "
+            f"archive of {self.name} as it was published, or use config.data.dataset=image_folder."
+        )
+
+    def belongs(self, entry: Entry) -> bool:
+        """Whether a file of a source is one of the data set's images by its path."""
+        return not entry.problem
+
+    def given(self) -> list[pathlib.Path]:
+        """The archives or folders that `source` names."""
+        source = pathlib.Path(self.options.source or "")
+        named = [source / archive.name for archive in self.published()]
+        there = [path for path in named if path.is_file()]
+        return there if source.is_dir() and there else [source]
+
+    def sources(self) -> Iterator[Source]:
+        """Opened one after the other: the listings of all archives together may be large."""
+        if self.options.source:
+            paths = self.given()
+        else:
+            paths = [fetch(a, self.download_dir, self.notify) for a in self.published()]
+        found = 0
+        for path in paths:
+            source = open_source(str(path))
+            self.look_at(source)
+            source.entries = [entry for entry in source.entries if self.belongs(entry)]
+            found += len(source.entries)
+            yield source
+        if not found:
+            raise UserError(
+                f"{SETTING} {self.options.source}: holds no image of {self.name} in the layout in "
+                f"which it was published. {self.by_hand()}"
+            )
+
+    def look_at(self, source: Source) -> None:
+        """Called with the whole listing, tables included, before `belongs` chooses from it."""
+
+    @functools.cached_property
+    def _taxonomy(self) -> Taxonomy:
+        return Taxonomy.from_csv(self.tree_path())
+
+    @functools.cached_property
+    def _leaves(self) -> dict[str, int]:
+        return {normalised_name(name): i for i, name in enumerate(self._taxonomy.leaf_names)}
+
+
+def _stamp(path: pathlib.Path) -> str:
+    """Name, size and date of a file."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"{SETTING} {path}: is not there.") from error
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def read_table(source: Source, name: str, columns: Sequence[str] = ()) -> pa.Table | None:
+    """The table `name` (comma-separated, gzipped if it ends so) of a source, or None without it.
+
+    Args:
+      columns: those wanted, as text; none: all, of the types that they seem to be.
+
+    Raises:
+      UserError: it cannot be read, or lacks a column.
+    """
+    entry = next((e for e in source.entries if e.path.rpartition("/")[2] == name), None)
+    if entry is None:
+        return None
+    try:
+        data = source.read(entry)
+        if name.endswith(".gz"):
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(MAX_TABLE_BYTES + 1)
+        if len(data) > MAX_TABLE_BYTES:
+            raise OSError(f"over {MAX_TABLE_BYTES >> 30} GiB once it is decompressed")
+        options = None
+        if columns:
+            types = dict.fromkeys(columns, pa.string())
+            options = arrow_csv.ConvertOptions(include_columns=list(columns), column_types=types)
+        return arrow_csv.read_csv(pa.py_buffer(data), convert_options=options)
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        CorruptMemberError,
+        KeyError,
+        pa.ArrowException,
+    ) as error:
+        raise UserError(f"{SETTING}: {entry.path} cannot be read as a table ({error}).") from error

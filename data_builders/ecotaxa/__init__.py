@@ -1,0 +1,1 @@
+"""Exports and import bundles of EcoTaxa as TFDS data sets."""

@@ -1,0 +1,126 @@
+"""Reads EcoTaxa's tables: tab-separated, quoted, with or without a line of types. Pure.
+
+Names of columns are compared without regard to case. Which image files there are is not looked at.
+"""
+
+import csv
+import dataclasses
+import datetime
+import io
+import math
+from collections.abc import Iterator
+
+POSITION = ("object_lat", "object_lon", "object_depth_min", "object_depth_max")
+TIME = "object_time_utc"
+STATUSES = ("validated", "predicted", "dubious")
+_TYPES = {"[t]", "[f]"}
+_ANNOTATION = "object_annotation_"
+
+
+class NotATable(Exception):
+    """The file is none of EcoTaxa's tables; the argument says why."""
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    """One image of one object.
+
+    Attributes:
+      object_id: unique in an export, but for the images of one object.
+      image: path of the image, relative to the table.
+      rank: of the image among those of its object.
+      label: the category as it is shown, or the last name of the hierarchy; "" for none.
+      hierarchy: names from the root down to the category; empty when it is not told.
+      status: validated, predicted or dubious; "" when it is not told.
+      group: the sample's id, or "".
+      numbers: position, time in seconds since 1970, and numeric columns of the object, by name.
+    """
+
+    object_id: str
+    image: str
+    rank: int
+    label: str
+    hierarchy: tuple[str, ...]
+    status: str
+    group: str
+    numbers: dict[str, float]
+
+
+def read_rows(data: bytes) -> Iterator[Row]:
+    """Every row of a table.
+
+    Raises:
+      NotATable: it has no header of EcoTaxa, or a row that cannot be read.
+    """
+    lines = csv.reader(io.StringIO(_decoded(data), newline=""), delimiter="\t", quotechar='"')
+    try:
+        header = [cell.strip().casefold() for cell in next(lines)]
+    except (StopIteration, csv.Error) as error:
+        raise NotATable("it is empty") from error
+    identifier = next((name for name in ("object_id", "objid") if name in header), None)
+    if identifier is None or "img_file_name" not in header:
+        raise NotATable("needed are the columns object_id (or objid) and img_file_name")
+    numeric: set[str] | None = None
+    try:
+        for number, cells in enumerate(lines, start=2):
+            if not any(cell.strip() for cell in cells):
+                continue
+            if number == 2 and {cell.strip() for cell in cells} <= _TYPES | {""}:
+                numeric = {name for name, kind in zip(header, cells, strict=False)
+                           if kind.strip() == "[f]"}  # fmt: skip
+                continue
+            if len(cells) > len(header):
+                raise NotATable(f"line {number} has {len(cells)} cells for {len(header)} columns")
+            named = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            yield _row(named, identifier, numeric)
+    except csv.Error as error:
+        raise NotATable(str(error)) from error
+
+
+def _decoded(data: bytes) -> str:
+    """Text in UTF-8, with a mark of it or not, or else in Latin-1."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _row(named: dict[str, str], identifier: str, numeric: set[str] | None) -> Row:
+    path = named.get(_ANNOTATION + "hierarchy", "")
+    hierarchy = tuple(part.strip() for part in path.split(">") if part.strip())
+    label = named.get(_ANNOTATION + "category", "")
+    rank = named.get("img_rank", "")
+    numbers = {name: _number(named.get(name, "")) for name in POSITION}
+    numbers[TIME] = _seconds(named.get("object_date", ""), named.get("object_time", ""))
+    for name, text in named.items():
+        known = name in numbers or name.startswith(_ANNOTATION) or name == "object_id"
+        taken = name.startswith("object_") and name not in ("object_date", "object_time")
+        if taken and not known and (numeric is None or name in numeric):
+            numbers[name] = _number(text)
+    return Row(
+        object_id=named[identifier],
+        image=named.get("img_file_name", "").replace("\\", "/"),
+        rank=int(rank) if rank.isdigit() else 0,
+        label=label or (hierarchy[-1] if hierarchy else ""),
+        hierarchy=hierarchy,
+        status=named.get(_ANNOTATION + "status", "").casefold(),
+        group=named.get("sample_id", ""),
+        numbers=numbers,
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _seconds(date: str, time: str) -> float:
+    """Seconds since 1970 of YYYYMMDD and HHMMSS; not a number when there is no date."""
+    digits = "".join(character for character in time if character.isdigit())[:6]
+    try:
+        moment = datetime.datetime.strptime(date[:8] + digits.rjust(6, "0"), "%Y%m%d%H%M%S")
+    except ValueError:
+        return math.nan
+    return moment.replace(tzinfo=datetime.UTC).timestamp()

@@ -1,0 +1,153 @@
+"""Exports and import bundles of EcoTaxa; see README.md beside this file.
+
+Reads the archive or folder; writes nothing but what its base class writes.
+"""
+
+import collections
+import functools
+import pathlib
+from collections.abc import Iterator
+
+from data_builders._files_builder import FilesBuilder, directory_name
+from data_builders._sources import SETTING, CorruptMemberError, Entry, Source, open_source
+from data_builders.base import Record
+from data_builders.ecotaxa import _tree, _tsv
+from plankton_jax.errors import UserError, near_miss
+from plankton_jax.taxonomy import Taxonomy
+
+NOT_THERE = "image named in a table is not there"
+NO_LABEL = "no category"
+FURTHER = "further image of an object"
+TWICE = "named twice in the tables"
+SUFFIXES = (".tsv", ".txt")
+
+
+class Builder(FilesBuilder):
+    """Objects with a category, their tree, position, time and numbers."""
+
+    licence = "that of the export's projects"
+    accepts = frozenset({"source", "features", "statuses"})
+
+    def directory_name(self) -> str:
+        """Differs with the source, the statuses and whether numbers are stored."""
+        unknown = [status for status in self._statuses if status not in _tsv.STATUSES]
+        if unknown:
+            raise UserError(
+                f'config.data.statuses: found "{unknown[0]}". '
+                f"{near_miss(unknown[0], _tsv.STATUSES)}"
+            )
+        marks = (*self._statuses, str(self.options.features), self._source.fingerprint())
+        return directory_name(self.options.source or "", *marks)
+
+    def taxonomy(self) -> Taxonomy:
+        return self._taxonomy
+
+    def num_records(self) -> int:
+        return len(self._rows)
+
+    def features(self) -> tuple[str, ...]:
+        """Position and time, and on request every numeric column of the objects."""
+        names = dict.fromkeys((*_tsv.POSITION, _tsv.TIME))
+        if self.options.features:
+            names |= dict.fromkeys(name for row in self._rows.values() for name in row.numbers)
+        return tuple(names)
+
+    def sources(self) -> Iterator[Source]:
+        source = self._source
+        source.entries = self._entries
+        yield source
+
+    def record(self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]) -> Record:
+        del source
+        row = self._rows[entry.path]
+        numbers = tuple(row.numbers.get(name, float("nan")) for name in self._features)
+        leaf = self._leaves[row.label]
+        return Record(row.object_id, leaf, data, *size, group=row.group, features=numbers)
+
+    @functools.cached_property
+    def _features(self) -> tuple[str, ...]:
+        return self.features()
+
+    @property
+    def _statuses(self) -> tuple[str, ...]:
+        return self.options.statuses or _tsv.STATUSES[:1]
+
+    @functools.cached_property
+    def _source(self) -> Source:
+        return open_source(self.options.source)
+
+    @functools.cached_property
+    def _leaves(self) -> dict[str, int]:
+        return {name: leaf for leaf, name in enumerate(self._taxonomy.leaf_names)}
+
+    @functools.cached_property
+    def _taxonomy(self) -> Taxonomy:
+        where = f"{SETTING} {self.options.source}"
+        classes = {(row.label, row.hierarchy) for row in self._rows.values()}
+        if len({label for label, _ in classes}) < 2:
+            counts = collections.Counter(entry.problem for entry in self._entries if entry.problem)
+            left_out = ", ".join(f"{count} {problem}" for problem, count in counts.items())
+            raise UserError(
+                f"{where}: images of {len(classes)} categories with status "
+                f"{' or '.join(self._statuses)}; two are needed. Left out: {left_out or 'nothing'}."
+                " Set config.data.statuses to take others, as ('validated','predicted')."
+            )
+        return _tree.taxonomy_of(classes, where)
+
+    @functools.cached_property
+    def _tables(self) -> tuple[list[Entry], dict[str, _tsv.Row]]:
+        """The images in the order of the tables, those left out with a problem, and their rows."""
+        there = {entry.path: entry for entry in self._source.entries}
+        tables = [e for e in self._source.entries if e.path.lower().endswith(SUFFIXES)]
+        entries: list[Entry] = []
+        rows: dict[str, _tsv.Row] = {}
+        objects: set[str] = set()
+        problems: list[str] = []
+        for table in tables:
+            folder = pathlib.PurePosixPath(table.path).parent
+            try:
+                found = sorted(
+                    _tsv.read_rows(self._source.read(table)), key=lambda r: (r.object_id, r.rank)
+                )
+            except (_tsv.NotATable, CorruptMemberError, OSError) as error:
+                problems.append(f"{table.path}: {error}")
+                continue
+            for row in found:
+                path = str(folder / row.image) if row.image else ""
+                entry = there.get(path)
+                problem = entry.problem if entry is not None else NOT_THERE
+                if not problem:
+                    problem = self._problem(row, path, rows, objects)
+                if problem or entry is None:
+                    entries.append(Entry(f"{table.path}: {row.object_id}", problem=problem))
+                    continue
+                entries.append(entry)
+                rows[path] = row
+                objects.add(row.object_id)
+        if not entries:
+            read = f" Those that are none: {'; '.join(problems[:5])}." if problems else ""
+            raise UserError(
+                f"{SETTING} {self.options.source}: holds no table of EcoTaxa (ecotaxa*.tsv).{read} "
+                "Give an export or an import bundle, or the folder it unpacks to."
+            )
+        return entries, rows
+
+    def _problem(
+        self, row: _tsv.Row, path: str, rows: dict[str, _tsv.Row], objects: set[str]
+    ) -> str:
+        """Why an image that is there is left out, or nothing."""
+        if row.status and row.status not in self._statuses:
+            return f"status {row.status}"
+        if not row.label:
+            return NO_LABEL
+        if path in rows:
+            return TWICE
+        return FURTHER if row.object_id in objects else ""
+
+    @property
+    def _entries(self) -> list[Entry]:
+        return self._tables[0]
+
+    @property
+    def _rows(self) -> dict[str, _tsv.Row]:
+        return self._tables[1]

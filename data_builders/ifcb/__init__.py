@@ -1,0 +1,1 @@
+"""Bins of an Imaging FlowCytobot as a TFDS data set."""

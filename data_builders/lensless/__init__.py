@@ -1,0 +1,1 @@
+"""Plankton under a lensless microscope as a TFDS data set."""

@@ -1,0 +1,42 @@
+"""The National Data Science Bowl of 2015; see README.md beside this file.
+
+Reads the archives or folders; writes nothing but what its base class writes.
+"""
+
+import pathlib
+
+from data_builders._published import PublishedBuilder
+from data_builders._sources import Entry, Source
+from data_builders.base import Record, Rejected
+
+
+class Builder(PublishedBuilder):
+    """30,336 images of 121 classes; variant "all" has the competition's test images as well."""
+
+    licence = "unsettled; published for a competition"
+    variants = ("train", "all")
+
+    def by_hand(self) -> str:
+        return "Needed: the competition's train.zip, or a folder with it (and with test.zip)."
+
+    def given(self) -> list[pathlib.Path]:
+        source = pathlib.Path(self.options.source or "")
+        names = ["train", "test"] if self.options.variant == "all" else ["train"]
+        found = [path for name in names for path in (source / f"{name}.zip", source / name)
+                 if path.exists()]  # fmt: skip
+        return found or [source]
+
+    def belongs(self, entry: Entry) -> bool:
+        """Images of the competition's test part have no class folder."""
+        return not entry.problem and (self._is_labelled(entry) or self.options.variant == "all")
+
+    def record(
+        self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]
+    ) -> Record | Rejected:
+        if self._is_labelled(entry):
+            return super().record(source, entry, data, size)
+        return Record(f"test/{entry.path.rpartition('/')[2]}", -1, data, *size)
+
+    def _is_labelled(self, entry: Entry) -> bool:
+        folder = entry.path.rpartition("/")[0].rpartition("/")[2]
+        return folder not in ("test", "")

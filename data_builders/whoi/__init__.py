@@ -1,0 +1,1 @@
+"""WHOI-Plankton as a TFDS data set."""

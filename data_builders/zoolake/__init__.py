@@ -1,0 +1,1 @@
+"""ZooLake as a TFDS data set."""

@@ -1,0 +1,1 @@
+"""ZooScan images, in both releases, as TFDS data sets."""

@@ -1,0 +1,156 @@
+"""EcoTaxa's exports and import bundles, in every shape that its tables come in."""
+
+import json
+import pathlib
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from image_files import encoded
+
+import data_builders
+from plankton_jax.data.dataset import open_dataset
+from plankton_jax.errors import UserError
+
+HEADER = (
+    "object_id", "img_file_name", "img_rank", "object_lat", "object_lon", "object_date",
+    "object_time", "object_depth_min", "object_area", "object_note", "object_annotation_category",
+    "object_annotation_hierarchy", "object_annotation_status", "sample_id",
+)  # fmt: skip
+TYPES = tuple(f"[{kind}]" for kind in "ttfffttfftttt" + "t")
+ROWS = [
+    ("o1", "a/1.png", "0", "43.5", "7.25", "20200131", "123456", "5", "100", "'x", "Calanoida",
+     "living>Crustacea>Copepoda>Calanoida", "validated", "s1"),
+    ("o2", "a/2.png", "0", "43.5", "7.25", "20200131", "", "5", "7.5", '"q\tr"', "part<Crustacea",
+     "living>Crustacea>part", "validated", "s1"),
+    ("o3", "3.jpg", "0", "", "", "", "", "", "", "", "Copepoda", "living>Crustacea>Copepoda",
+     "validated", "s2"),
+    ("o4", "4.png", "0", "1", "2", "20200131", "0", "1", "2", "", "fibre", "not-living>fibre",
+     "validated", "s2"),
+    ("o5", "5.png", "0", "1", "2", "20200131", "0", "1", "2", "", "fibre", "not-living>fibre",
+     "predicted", "s3"),
+    ("o6", "6.png", "0", "1", "2", "20200131", "0", "1", "2", "", "fibre", "not-living>fibre",
+     "dubious", "s3"),
+    ("o4", "4b.png", "1", "1", "2", "20200131", "0", "1", "2", "", "fibre", "not-living>fibre",
+     "validated", "s2"),
+    ("o7", "gone.png", "0", "1", "2", "", "", "1", "2", "", "fibre", "", "validated", "s"),
+    ("o8", "8.png", "0", "1", "2", "20200131", "0", "1", "2", "", "", "", "validated", "s3"),
+    ("o9", "broken.png", "0", "1", "2", "", "", "1", "2", "", "fibre", "", "validated", "s"),
+]  # fmt: skip
+
+
+def tsv(rows, *, header=HEADER, types: bool = True, encoding: str = "utf-8-sig") -> bytes:
+    lines = [header, *([TYPES] if types else []), *rows]
+    return "\n".join("\t".join(line) for line in lines).encode(encoding)
+
+
+def images() -> dict[str, bytes]:
+    names = ("a/1.png", "a/2.png", "3.jpg", "4.png", "5.png", "6.png", "4b.png", "8.png")
+    return {n: encoded(n[-4:], seed=seed) for seed, n in enumerate(names)} | {"broken.png": b"?"}
+
+
+def bundle(tmp_path: pathlib.Path, members: dict[str, bytes]) -> pathlib.Path:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def build(tmp_path: pathlib.Path, source: pathlib.Path, **options) -> pathlib.Path:
+    return data_builders.prepare("ecotaxa", data_dir=tmp_path / "data", source=source, **options)
+
+
+def columns(directory: pathlib.Path, name: str = "index.arrow") -> dict[str, list]:
+    return pa.ipc.open_file(directory / name).read_all().to_pydict()
+
+
+@pytest.fixture
+def source(tmp_path) -> pathlib.Path:
+    return bundle(tmp_path, {"ecotaxa_1.tsv": tsv(ROWS), **images()})
+
+
+def test_an_export(tmp_path, source):
+    directory = build(tmp_path, source)
+    found = columns(directory)
+    assert found["id"] == ["o1", "o2", "o3", "o4"]
+    assert found["group"] == ["s1", "s1", "s2", "s2"]
+    dataset = open_dataset(directory)
+    tree = dataset.taxonomy
+    assert tree.level_names == ("level1", "level2", "taxon")
+    assert {tree.path(leaf) for leaf in found["leaf"]} == {
+        ("living", "Copepoda", "Calanoida"), ("living", "Copepoda", "Copepoda"),
+        ("living", "part", "part<Crustacea"), ("not-living", "fibre", "fibre"),
+    }  # fmt: skip
+    metadata = json.loads((directory / "metadata.json").read_text())
+    assert metadata["rejected"] == {
+        "further image of an object": 1, "status predicted": 1, "status dubious": 1,
+        "image named in a table is not there": 1, "no category": 1,
+        "unreadable: not the data of a jpg, png, tif or bmp": 1,
+    }  # fmt: skip
+
+
+def test_position_and_time_are_kept(tmp_path, source):
+    found = columns(build(tmp_path, source), "features.arrow")
+    assert set(found) == {
+        "object_lat", "object_lon", "object_depth_min", "object_depth_max", "object_time_utc",
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["object_lat"], [43.5, 43.5, np.nan, 1.0])
+    noon = np.datetime64("2020-01-31T12:34:56").astype("datetime64[s]").astype(float)
+    night = np.datetime64("2020-01-31").astype("datetime64[s]").astype(float)
+    np.testing.assert_array_equal(found["object_time_utc"], [noon, night, np.nan, night])
+
+
+def test_numeric_columns_on_request(tmp_path, source):
+    found = columns(build(tmp_path, source, features=True), "features.arrow")
+    np.testing.assert_array_equal(found["object_area"], [100, 7.5, np.nan, 2])
+    assert "object_note" not in found  # of text, by the line of types
+
+
+def test_other_statuses_on_request(tmp_path, source):
+    directory = build(tmp_path, source, statuses=("predicted", "validated"))
+    assert columns(directory)["id"] == ["o1", "o2", "o3", "o4", "o5"]
+    with pytest.raises(UserError, match='Did you mean "validated"'):
+        build(tmp_path, source, statuses=("valid",))
+    with pytest.raises(UserError, match="of 1 categories with status dubious; two are needed"):
+        build(tmp_path, source, statuses=("dubious",))
+
+
+def test_several_tables_in_folders_without_types_in_latin_1(tmp_path):
+    header = ("objid", *HEADER[1:])
+    first = [("x1", "1.png", *ROWS[0][2:10], "Cténophore", *ROWS[0][11:])]
+    second = [("x2", "2.png", *ROWS[3][2:])]
+    members = {
+        "p/ecotaxa_a.tsv": tsv(first, header=header, types=False, encoding="latin-1"),
+        "q/ecotaxa_b.tsv": tsv(second, types=True, encoding="utf-8"),
+        "p/1.png": encoded(seed=1),
+        "q/2.png": encoded(seed=2),
+    }
+    for name, data in members.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(data)
+    directory = build(tmp_path, tmp_path / "folder")
+    assert columns(directory)["id"] == ["x1", "x2"]
+    assert set(open_dataset(directory).taxonomy.leaf_names) == {"Cténophore", "fibre"}
+
+
+def test_quoted_cells_hold_tabs(tmp_path):
+    rows = [list(row) for row in ROWS[:4]]
+    rows[0][10] = '"Cala\tnoida"'
+    source = bundle(tmp_path, {"ecotaxa.tsv": tsv(rows), **images()})
+    assert "Cala\tnoida" in open_dataset(build(tmp_path, source)).taxonomy.leaf_names
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (b"", "ecotaxa.tsv: it is empty"),
+        (b"name\tfile\n1\t2\n", "object_id"),
+        (b"object_id\timg_file_name\n1\t2\t3\n", "line 2 has 3 cells for 2 columns"),
+    ],
+)
+def test_what_is_no_table_is_told(tmp_path, table, words):
+    source = bundle(tmp_path, {"ecotaxa.tsv": table, **images()})
+    with pytest.raises(UserError, match=words):
+        build(tmp_path, source)

@@ -1,0 +1,126 @@
+"""Bins of an Imaging FlowCytobot in both layouts, labelled by a csv, by scores, or not at all."""
+
+import pathlib
+
+import cv2
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+from image_files import picture
+
+import data_builders
+from plankton_jax.data.dataset import open_dataset
+from plankton_jax.errors import UserError
+
+OLD, NEW = "IFCB5_2012_028_081515", "D20130526T095207_IFCB013"
+SIZES = [(5, 7), (0, 0), (11, 3), (4, 4)]
+"""Height and width of what each trigger saw; the second saw nothing."""
+
+
+def pixels(name: str, number: int) -> np.ndarray:
+    height, width = SIZES[number - 1]
+    return picture(seed=number + 10 * (name == NEW), height=height, width=width)
+
+
+def write_bin(folder: pathlib.Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    first = 9 if name.startswith("IFCB") else 13
+    roi, lines = b"", []
+    for number, (height, width) in enumerate(SIZES, start=1):
+        cells = ["0.5"] * 24
+        cells[first : first + 5] = ["1", "2", str(width), str(height), str(len(roi))]
+        lines.append(",".join(cells))
+        if width:
+            roi += pixels(name, number).tobytes()
+    (folder / f"{name}.adc").write_text("\n".join(lines) + "\n")
+    (folder / f"{name}.hdr").write_text("sampleNumber: 1\n")
+    (folder / f"{name}.roi").write_bytes(roi)
+
+
+@pytest.fixture
+def source(tmp_path) -> pathlib.Path:
+    write_bin(tmp_path / "bins" / "2012", OLD)
+    write_bin(tmp_path / "bins", NEW)
+    return tmp_path / "bins"
+
+
+def build(tmp_path: pathlib.Path, source: pathlib.Path, **options) -> pathlib.Path:
+    return data_builders.prepare("ifcb", data_dir=tmp_path / "data", source=source, **options)
+
+
+def columns(directory: pathlib.Path) -> dict[str, list]:
+    return pa.ipc.open_file(directory / "index.arrow").read_all().to_pydict()
+
+
+PIDS = [f"{name}_{number:05d}" for name in (NEW, OLD) for number in (1, 3, 4)]
+
+
+def test_bins_without_labels(tmp_path, source):
+    directory = build(tmp_path, source)
+    found = columns(directory)
+    assert found["id"] == PIDS and set(found["leaf"]) == {-1}
+    assert found["group"] == [pid[:-6] for pid in PIDS]
+    dataset = open_dataset(directory)
+    for row, (pid, data) in enumerate(zip(PIDS, dataset.read_images(np.arange(6)), strict=True)):
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(decoded, pixels(pid[:-6], int(pid[-5:])))
+        assert (found["height"][row], found["width"][row]) == decoded.shape
+
+
+def test_labels_from_a_csv_and_a_tree(tmp_path, source):
+    labels, tree = tmp_path / "labels.csv", tmp_path / "tree.csv"
+    labels.write_text(f"pid,label\n{PIDS[0]},diatom\n{PIDS[1]}.png,ciliate\n{PIDS[5]},diatom\n")
+    tree.write_text("level1,taxon\nalgae,diatom\nanimals,ciliate\n")
+    directory = build(tmp_path, source, labels=labels, taxonomy_csv=tree)
+    assert columns(directory)["leaf"] == [0, 1, -1, -1, -1, 0]
+    assert open_dataset(directory).taxonomy.path(1) == ("animals", "ciliate")
+    tree.write_text("taxon\ndiatom\nciliates\n")
+    with pytest.raises(UserError, match='"ciliate" is not in config.data.taxonomy_csv. Did you'):
+        build(tmp_path, source, labels=labels, taxonomy_csv=tree)
+
+
+def test_labels_from_class_scores(tmp_path, source):
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    with h5py.File(scores / f"{OLD}_class.h5", "w") as file:
+        file["class_labels"] = ["diatom", "ciliate"]
+        file["roi_numbers"] = [1, 3]
+        file["output_scores"] = [[0.2, 0.8], [0.9, 0.1]]
+        file["output_classes"] = [1, 0]
+        file.attrs["version"] = "v3"
+    directory = build(tmp_path, source, labels=scores)
+    assert open_dataset(directory).taxonomy.leaf_names == ("ciliate", "diatom")
+    assert columns(directory)["leaf"] == [-1, -1, -1, 0, 1, -1]
+
+
+def test_what_is_missing_or_too_short_is_left_out(tmp_path, source):
+    (source / f"{NEW}.hdr").unlink()
+    (source / "notes.hdr").write_text("?")
+    roi = source / "2012" / f"{OLD}.roi"
+    roi.write_bytes(roi.read_bytes()[:-1])
+    directory = build(tmp_path, source)
+    assert columns(directory)["id"] == PIDS[3:5]
+    rejected = (directory / "rejected.csv").read_text()
+    assert f'{NEW},"bin without its' in rejected and "notes,not named as a bin" in rejected
+    assert f"{PIDS[5]},reaches beyond the end" in rejected
+
+
+def test_bad_sources_and_labels(tmp_path, source):
+    with pytest.raises(UserError, match="holds no whole bin"):
+        build(tmp_path, _empty(tmp_path))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,class\na,b\n")
+    with pytest.raises(UserError, match="has the columns image, class; needed are pid and label"):
+        build(tmp_path, source, labels=labels)
+    labels.write_text(f"pid,label\n{PIDS[0]},a\n{PIDS[0]},b\n")
+    with pytest.raises(UserError, match='it has "a" already'):
+        build(tmp_path, source, labels=labels)
+    with pytest.raises(UserError, match="is no file of class scores"):
+        (tmp_path / "x.h5").write_bytes(b"no hdf5")
+        build(tmp_path, source, labels=tmp_path / "x.h5")
+
+
+def _empty(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "none").mkdir()
+    return tmp_path / "none"

@@ -1,0 +1,319 @@
+"""Published data sets, built from small archives in the layouts in which they are published."""
+
+import collections
+import csv
+import gzip
+import io
+import json
+import pathlib
+import tarfile
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from image_files import encoded
+
+import data_builders
+from data_builders import _published
+from plankton_jax.data.dataset import open_dataset
+from plankton_jax.errors import UserError
+from plankton_jax.taxonomy import Taxonomy
+
+ROOT = pathlib.Path(data_builders.__file__).parent
+
+
+def jpeg(seed: int) -> bytes:
+    return encoded(".jpg", seed=seed, height=9 + seed % 5, width=12)
+
+
+def write_tar(path: pathlib.Path, members: dict[str, bytes]) -> pathlib.Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_zip(path: pathlib.Path, members: dict[str, bytes]) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def table(header: str, *rows: str) -> bytes:
+    return gzip.compress("\n".join((header, *rows, "")).encode())
+
+
+def index(directory: pathlib.Path) -> dict[str, list]:
+    return pa.ipc.open_file(directory / "index.arrow").read_all().to_pydict()
+
+
+def labels(directory: pathlib.Path) -> dict[str, str]:
+    """The class of every image by its id."""
+    names = open_dataset(directory).taxonomy.leaf_names
+    columns = index(directory)
+    return {i: names[leaf] for i, leaf in zip(columns["id"], columns["leaf"], strict=True)}
+
+
+def rejected(directory: pathlib.Path) -> dict[str, str]:
+    with (directory / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+V1 = {
+    "ZooScanSet/imgs/Calanidae/101.jpg": jpeg(1),
+    "ZooScanSet/imgs/Calanidae/102.jpg": jpeg(2),
+    "ZooScanSet/imgs/Calocalanus pavo/103.jpg": jpeg(3),
+    "ZooScanSet/imgs/detritus/104.jpg": jpeg(4),
+    "ZooScanSet/imgs/detritus/105.jpg": jpeg(5),
+    "ZooScanSet/imgs/detritus/106.jpg": jpeg(6),
+    "ZooScanSet/taxa.csv.gz": table(
+        "objid,taxon,lineage",
+        "101,Calanidae,/living/a",
+        "102,Calanidae,/living/a",
+        "103,Calocalanus pavo,/living/b",
+        "104,detritus,/not-living/detritus",
+        "106,Calanidae,/living/a",
+    ),
+    "ZooScanSet/features_native.csv.gz": table(
+        "objid,area,name,mean", "104,12,x,0.5", "101,7,y,1.5", "103,3,z,"
+    ),
+}
+
+
+def test_zooscan_v1(tmp_path):
+    source = write_tar(tmp_path / "57398.tar", V1)
+    directory = data_builders.prepare("zooscan/v1", data_dir=tmp_path / "data", source=source)
+    assert labels(directory) == {
+        "101": "Calanidae", "102": "Calanidae", "103": "Calocalanus pavo", "104": "detritus",
+    }  # fmt: skip
+    assert rejected(directory) == {
+        "ZooScanSet/imgs/detritus/105.jpg": "not in taxa.csv.gz",
+        "ZooScanSet/imgs/detritus/106.jpg": "class in taxa.csv.gz differs from its folder",
+    }
+    dataset = open_dataset(directory)
+    assert dataset.taxonomy.num_leaves == 93 and dataset.taxonomy.depth == 3
+    assert dataset.read_images(np.array([2]))[0] == V1["ZooScanSet/imgs/Calocalanus pavo/103.jpg"]
+    metadata = json.loads((directory / "metadata.json").read_text())
+    assert metadata["lineages"]["detritus"].endswith("detritus")
+    assert metadata["licence"] == "CC-BY-NC-4.0"
+    assert not (directory / "features.arrow").exists()
+
+
+def test_zooscan_native_features(tmp_path):
+    source = write_tar(tmp_path / "57398.tar", V1)
+    directory = data_builders.prepare(
+        "zooscan/v1", data_dir=tmp_path / "data", source=source, features=True
+    )
+    features = pa.ipc.open_file(directory / "features.arrow").read_all()
+    assert features.column_names == ["area", "mean"]
+    np.testing.assert_array_equal(features["area"].to_numpy(), [7, np.nan, 3, 12])
+    np.testing.assert_array_equal(features["mean"].to_numpy(), [1.5, np.nan, np.nan, 0.5])
+    statistics = json.loads((directory / "metadata.json").read_text())["features"]
+    assert statistics["mean"] == [1.0, 0.5]
+
+
+def test_zooscan_v2_has_its_official_split(tmp_path):
+    paths = {"11": "larvae_Annelida", "12": "larvae_Annelida", "13": "bubble", "14": "bubble"}
+    sets = dict(zip(paths, ("train", "val", "valid", "test"), strict=True))
+    members = {f"ZooScanNet/imgs/{name}/{i}.jpg": jpeg(int(i)) for i, name in paths.items()}
+    members["ZooScanNet/taxa.csv.gz"] = table(
+        "objid,taxon_level1,lineage_level1,taxon_level2,plankton,set,img_path",
+        *(f"{i},{name},/x,y,TRUE,{sets[i]},imgs/{name}/{i}.jpg" for i, name in paths.items()),
+    )
+    source = write_tar(tmp_path / "113141.tar", members)
+    directory = data_builders.prepare("zooscan/v2", data_dir=tmp_path / "data", source=source)
+    columns = index(directory)
+    assert dict(zip(columns["id"], columns["split"], strict=True)) == {
+        "11": "train", "12": "validation", "13": "validation", "14": "test",
+    }  # fmt: skip
+    assert open_dataset(directory).taxonomy.path(0)[0] == "relevant"
+
+
+def test_the_tree_of_zooscan_v2_follows_its_rule():
+    with (ROOT / "zooscan/v1.csv").open(newline="", encoding="utf-8") as file:
+        v1 = list(csv.DictReader(file))
+    relevant = {row["level2"] for row in v1 if row["level1"] == "relevant"}
+    with (ROOT / "zooscan/v2.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        known = (
+            relevant if row["level1"] == "relevant" else {"artefact", "detritus", "egg", "seaweed"}
+        )
+        names = [name for name in row["lineage"].split("/") if name in known]
+        assert row["level2"] == (names[0] if names else "other")
+    assert len(rows) == 120
+
+
+@pytest.mark.parametrize(
+    ("file", "depth", "leaves", "images"),
+    [
+        ("zooscan/v1.csv", 3, 93, 1_433_278),
+        ("zooscan/v2.csv", 3, 120, None),
+        ("whoi/tree.csv", 3, 103, None),
+        ("zoolake/tree.csv", 3, 35, None),
+        ("lensless/tree.csv", 2, 10, 6_400),
+        ("ndsb/tree.csv", 3, 121, None),
+    ],
+)
+def test_trees(file, depth, leaves, images):
+    tree = Taxonomy.from_csv(ROOT / file)
+    assert (tree.depth, tree.num_leaves) == (depth, leaves)
+    if images:
+        with (ROOT / file).open(newline="", encoding="utf-8") as opened:
+            assert sum(int(row["count"]) for row in csv.DictReader(opened)) == images
+
+
+def test_whoi_merges_its_years(tmp_path):
+    pid, other = "IFCB1_2006_158_000036_00002", "IFCB5_2007_028_081515_00011"
+    write_zip(tmp_path / "2006.zip", {
+        f"2006/mix/{pid}.png": encoded(seed=1), "2006/Chaetoceros/x_00001.png": encoded(seed=2),
+    })  # fmt: skip
+    write_zip(tmp_path / "2007.zip", {f"2007/mix/{other}.png": encoded(seed=3)})
+    directory = data_builders.prepare("whoi", data_dir=tmp_path / "data", source=tmp_path)
+    columns = index(directory)
+    assert labels(directory) == {
+        f"2006/mix/{pid}.png": "mix", "2006/Chaetoceros/x_00001.png": "Chaetoceros",
+        f"2007/mix/{other}.png": "mix",
+    }  # fmt: skip
+    groups = dict(zip(columns["id"], columns["group"], strict=True))
+    assert groups[f"2006/mix/{pid}.png"] == "2006/IFCB1_2006_158_000036"
+    assert groups[f"2007/mix/{other}.png"] == "2007/IFCB5_2007_028_081515"
+
+
+def test_a_class_that_the_tree_lacks_is_refused(tmp_path):
+    members = {f"2006/{name}/a_{n}.png": encoded(seed=n) for name in ("mix", "dog") for n in (1, 2)}
+    source = write_zip(tmp_path / "2006.zip", members)
+    with pytest.raises(UserError, match='does not have: "dog". Give the archive of whoi'):
+        data_builders.prepare("whoi", data_dir=tmp_path / "data", source=source)
+    assert not [path for path in (tmp_path / "data").rglob("shard*")]
+
+
+def test_zoolake_has_its_official_split(tmp_path):
+    names = ["daphnia/training_data/1.jpeg", "daphnia/training_data/2.jpeg",
+             "cyclops/training_data/3.jpeg", "cyclops/training_data/4.jpeg"]  # fmt: skip
+    members = {f"data/zooplankton_0p5x/{name}": encoded(".jpg", seed=n, channels=3)
+               for n, name in enumerate(names)}  # fmt: skip
+    members |= {
+        f"data/zoolake_train_test_val_separated/{part}_filenames.txt": text.encode()
+        for part, text in (
+            ("train", f"/somewhere/data/zooplankton_0p5x/{names[0]}\n"),
+            ("val", f"C:\\x\\{names[1].replace('/', chr(92))}\r\n"),
+            ("test", f"{names[2]}\n"),
+        )
+    }
+    source = write_zip(tmp_path / "data.zip", members)
+    directory = data_builders.prepare("zoolake", data_dir=tmp_path / "data", source=source)
+    columns = index(directory)
+    assert dict(zip(columns["id"], columns["split"], strict=True)) == {
+        names[0]: "train", names[1]: "validation", names[2]: "test", names[3]: "",
+    }  # fmt: skip
+    assert set(labels(directory).values()) == {"daphnia", "cyclops"}
+
+
+def test_lensless_with_a_double_space_in_a_name(tmp_path):
+    for n, path in enumerate(("TRAIN_IMAGE/PARAMECIUM  BURSARIA/a.png", "TEST_IMAGE/VOLVOX/b.png")):
+        file = tmp_path / "lensless_dataset" / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(encoded(seed=n))
+    source = tmp_path / "lensless_dataset"
+    directory = data_builders.prepare("lensless", data_dir=tmp_path / "data", source=source)
+    columns = index(directory)
+    assert sorted(zip(columns["split"], columns["id"], strict=True)) == [
+        ("test", "TEST_IMAGE/VOLVOX/b.png"),
+        ("train", "TRAIN_IMAGE/PARAMECIUM  BURSARIA/a.png"),
+    ]
+
+
+def test_ndsb_with_images_that_have_no_label(tmp_path):
+    classes = {"copepod_calanoid": 1, "fecal_pellet": 2}
+    members = {f"train/{name}/{n}.jpg": jpeg(n) for name, n in classes.items()}
+    write_zip(tmp_path / "train.zip", members)
+    write_zip(tmp_path / "test.zip", {"test/7.jpg": jpeg(7), "test/8.jpg": jpeg(8)})
+    options = {"data_dir": tmp_path / "data", "source": tmp_path}
+    labelled = data_builders.prepare("ndsb", **options)
+    assert index(labelled)["id"] == ["copepod_calanoid/1.jpg", "fecal_pellet/2.jpg"]
+    everything = data_builders.prepare("ndsb/all", **options)
+    columns = index(everything)
+    unlabelled = [i for i, leaf in zip(columns["id"], columns["leaf"], strict=True) if leaf < 0]
+    assert unlabelled == ["test/7.jpg", "test/8.jpg"] and len(columns["id"]) == 4
+
+
+def test_variants_and_sources_that_there_are_not(tmp_path):
+    options = {"data_dir": tmp_path / "data"}
+    with pytest.raises(UserError, match='or "zooscan/v1"'):
+        data_builders.prepare("zooscan/v3", **options)
+    for name in ("ndsb", "lensless"):
+        with pytest.raises(UserError, match="config.data.source: not set. Needed: "):
+            data_builders.prepare(name, **options)
+    with pytest.raises(UserError, match="config.data.features: True has no meaning"):
+        data_builders.prepare("whoi", source=tmp_path, features=True, **options)
+    empty = write_zip(tmp_path / "2006.zip", {"readme.txt": b""})
+    with pytest.raises(UserError, match="holds no image of whoi in the layout"):
+        data_builders.prepare("whoi", source=empty, **options)
+
+
+def test_the_names_of_variants_are_the_builders():
+    for name, variants in data_builders._VARIANTS.items():
+        module = __import__(f"data_builders.{name}.{name}_dataset_builder", fromlist=["Builder"])
+        assert module.Builder.variants == variants
+
+
+@pytest.mark.parametrize("damage", ["cut", "gzip", "link"])
+def test_tar_archives_that_are_damaged_or_lead_outside(tmp_path, damage):
+    source = write_tar(tmp_path / "57398.tar", V1)
+    if damage == "cut":
+        source.write_bytes(source.read_bytes()[:3000])
+        message = "is no whole tar archive .*Copy or download it"
+    elif damage == "gzip":
+        source.write_bytes(gzip.compress(source.read_bytes()))
+        message = "is no whole tar archive .*has to be decompressed first"
+    else:
+        with tarfile.open(source, "a") as archive:
+            info = tarfile.TarInfo("ZooScanSet/imgs/detritus/107.jpg")
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(info)
+            info = tarfile.TarInfo("../ZooScanSet/imgs/detritus/108.jpg")
+            archive.addfile(info)
+        message = ""
+    options = {"data_dir": tmp_path / "data", "source": source}
+    if message:
+        with pytest.raises(UserError, match=message):
+            data_builders.prepare("zooscan/v1", **options)
+        return
+    assert len(labels(data_builders.prepare("zooscan/v1", **options))) == 4
+
+
+def test_tables_that_cannot_be_read(tmp_path):
+    without = {name: data for name, data in V1.items() if "taxa" not in name}
+    source = write_tar(tmp_path / "57398.tar", without)
+    options = {"data_dir": tmp_path / "data", "source": source}
+    with pytest.raises(UserError, match="has no taxa.csv.gz"):
+        data_builders.prepare("zooscan/v1", **options)
+    write_tar(source, V1 | {"ZooScanSet/taxa.csv.gz": b"\x1f\x8b no gzip"})
+    with pytest.raises(UserError, match="taxa.csv.gz cannot be read as a table"):
+        data_builders.prepare("zooscan/v1", **options)
+
+
+def test_a_table_that_grows_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_published, "MAX_TABLE_BYTES", 100)
+    source = write_tar(tmp_path / "57398.tar", V1)
+    with pytest.raises(UserError, match="once it is decompressed"):
+        data_builders.prepare("zooscan/v1", data_dir=tmp_path / "data", source=source)
+
+
+def test_real_ndsb_counts_are_those_of_the_table(real_images, tmp_path):
+    directory = data_builders.prepare("ndsb/all", data_dir=tmp_path, source=real_images / "ndsb")
+    columns = index(directory)
+    counts = collections.Counter(columns["leaf"])
+    assert counts.pop(-1) == 6_072
+    assert sum(counts.values()) == 24_264 and len(counts) == 121
+    with (ROOT / "ndsb/tree.csv").open(newline="", encoding="utf-8") as file:
+        published = [int(row["count"]) for row in csv.DictReader(file)]
+    # The table counts all 30,336 labelled images, of which this archive holds four fifths.
+    found = [counts[leaf] for leaf in range(121)]
+    assert sum(published) == 30_336
+    assert all(most // 2 <= count <= most for count, most in zip(found, published, strict=True))
