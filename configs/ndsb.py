@@ -4,7 +4,9 @@
         --config.data.source=train.zip --workdir runs/ndsb
     python -m plankton_jax.evaluate --run runs/ndsb --split test
 
-`data.source` is the competition's train.zip or the folder in it, which hold one folder a class.
+`data.source` is the competition's train.zip, the folder in it, or a folder that holds one of them.
+With `--config.data.dataset=ndsb/all` and a folder that holds test.zip too, `evaluate --split
+unlabelled` predicts the competition's test images.
 Argument `:small` trains from scratch at 64 pixels, in half an hour on two CPU cores, to an accuracy
 of 74.1 % and a log-loss of 0.853 on the fifth that is held out (4,879 images). Without it the same
 network is trained at 96 pixels for longer, for a GPU.
@@ -19,7 +21,7 @@ def get_config(arg: str | None = None) -> Config:
     if arg not in (None, "", "small"):
         raise UserError(f'configs/ndsb.py: found argument "{arg}"; allowed: none or "small".')
     config = Config()
-    config.data.dataset = "image_folder"
+    config.data.dataset = "ndsb"
     config.data.image_size = 96
     config.data.measurements = ("log_side", "log_elongation")
     config.split.fractions = (0.78, 0.02, 0.2)

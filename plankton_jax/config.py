@@ -14,6 +14,8 @@ LOSSES = ("cross_entropy", "auxiliary_cross_entropy")
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 OPTIMIZERS = ("adamw", "sgd")
 MEASUREMENTS = ("log_side", "log_elongation")
+FEATURE = "feature:"
+"""Begins the measurements that are numbers which came with the images."""
 UNDECAYED = (
     "bias",
     "scale",
@@ -107,7 +109,8 @@ class DataConfig:
         (),
         "Numbers of the original image that the head sees beside the features, which the resize to "
         "a square loses: log_side, of the side of a square of the same area in pixels; "
-        "log_elongation, of the longer side over the shorter.",
+        "log_elongation, of the longer side over the shorter; feature:NAME, a number that came "
+        "with the images (config.data.features).",
     )
     normalisation: str = setting(
         "dataset",

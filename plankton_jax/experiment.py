@@ -17,7 +17,7 @@ import optax
 
 import data_builders
 from plankton_jax import losses, models, optim, weights
-from plankton_jax.config import Config, walk
+from plankton_jax.config import FEATURE, Config, walk
 from plankton_jax.data import dataset as datasets
 from plankton_jax.data import sampling, splits
 from plankton_jax.data.splits import PARTS
@@ -97,6 +97,7 @@ def open_data(
             "Give train a larger share or use more images."
         )
     _check_levels(config, dataset.taxonomy)
+    _check_features(config, dataset)
     return Data(dataset, rows)
 
 
@@ -156,6 +157,19 @@ def _check_levels(config: Config, taxonomy: Taxonomy) -> None:
                 f"{near_miss(level, taxonomy.level_names)}"
             )
     raise_all(problems)
+
+
+def _check_features(config: Config, dataset: datasets.Dataset) -> None:
+    """Refuses measurements that the data set does not have."""
+    wanted = [n.removeprefix(FEATURE) for n in config.data.measurements if n.startswith(FEATURE)]
+    raise_all(
+        [
+            f'config.data.measurements: the data set has no feature "{name}". '
+            + (near_miss(name, dataset.features) or "Some have them with config.data.features.")
+            for name in wanted
+            if name not in dataset.features
+        ]
+    )
 
 
 def class_warnings(data: Data) -> list[str]:

@@ -6,7 +6,16 @@ import re
 import typing
 from typing import Any
 
-from plankton_jax.config import KERAS_HUB, LOSSES, MEASUREMENTS, METRICS, SCHEDULES, Config, walk
+from plankton_jax.config import (
+    FEATURE,
+    KERAS_HUB,
+    LOSSES,
+    MEASUREMENTS,
+    METRICS,
+    SCHEDULES,
+    Config,
+    walk,
+)
 from plankton_jax.errors import near_miss
 from plankton_jax.names import BACKBONES, HEADS
 from plankton_jax.pretrained import PRETRAINED
@@ -123,7 +132,7 @@ def _joint_problems(config: Config) -> list[str]:
     problems += [
         f'config.data.measurements: found "{name}". {near_miss(name, MEASUREMENTS)}'
         for name in config.data.measurements
-        if name not in MEASUREMENTS
+        if name not in MEASUREMENTS and not name.startswith(FEATURE)
     ]
     problems += _weights_problems(config)
     problems += _auxiliary_problems(config)

@@ -6,6 +6,7 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from plankton_jax.errors import UserError
@@ -16,6 +17,7 @@ INDEX_FILE = "index.arrow"
 TAXONOMY_FILE = "taxonomy.json"
 METADATA_FILE = "metadata.json"
 SHARDS_FILE = "dataset_info.json"
+FEATURES_FILE = "features.arrow"
 NUMBER_COLUMNS = {
     "leaf": pa.int32(),
     "height": pa.int32(),
@@ -97,6 +99,18 @@ def map_index(path: pathlib.Path) -> pa.RecordBatch:
     if wrong:
         raise UserError(*wrong)
     return batch
+
+
+def map_features(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The numbers that came with the images, by name, mapped; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        with pa.memory_map(str(path)) as source:
+            batch = pa.ipc.open_file(source).get_batch(0)
+        return {name: batch.column(name).to_numpy() for name in batch.schema.names}
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"data set file {path}: cannot be read ({error}). {REBUILD}") from error
 
 
 def find_shards(directory: pathlib.Path) -> list[tuple[pathlib.Path, int]]:

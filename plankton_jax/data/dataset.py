@@ -4,6 +4,7 @@ The index is mapped into memory, not read; the record shards are opened when the
 asked for, in the process that asks. Reads the data set's directory and touches nothing else.
 """
 
+import functools
 import pathlib
 import threading
 from collections.abc import Sequence
@@ -14,15 +15,17 @@ import pyarrow as pa
 from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
-from jaxtyping import Int8, Int32, Integer, UInt64
+from jaxtyping import Float64, Int8, Int32, Integer, UInt64
 
 from plankton_jax.data._files import (
+    FEATURES_FILE,
     INDEX_FILE,
     METADATA_FILE,
     REBUILD,
     SHARDS_FILE,
     TAXONOMY_FILE,
     find_shards,
+    map_features,
     map_index,
     read_metadata,
     read_taxonomy,
@@ -93,6 +96,11 @@ class Dataset:
     def std(self) -> float:
         """Standard deviation of grey levels, in units of the full range."""
         return self.metadata["std"]
+
+    @functools.cached_property
+    def features(self) -> dict[str, Float64[np.ndarray, " n"]]:
+        """The numbers that came with the images, by name; NaN where one is missing."""
+        return map_features(self.directory / FEATURES_FILE)
 
     def ids(self, rows: Integer[np.ndarray, " r"]) -> list[str]:
         """The ids of these rows."""

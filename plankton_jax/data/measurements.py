@@ -7,8 +7,9 @@ here they are, unchanged by flips and quarter turns.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Integer
+from jaxtyping import Float32, Float64, Integer
 
+from plankton_jax.config import FEATURE
 from plankton_jax.data.dataset import Dataset
 
 _TYPICAL_SIDE = 64.0  # pixels; what log_side counts from
@@ -20,15 +21,29 @@ def measure(
     """The named measurements of these rows, one column each; 0 for a row of -1 (padding).
 
     Args:
-      names: of `config.MEASUREMENTS`.
+      names: of `config.MEASUREMENTS`, or `feature:` and the name of a number that came with the
+        images, which is standardised by the data set's mean and deviation; a missing one is 0.
     """
     inside = rows >= 0
     height = np.asarray(dataset.height[rows[inside]], np.float64)
     width = np.asarray(dataset.width[rows[inside]], np.float64)
     measured = np.zeros((len(rows), len(names)), np.float32)
     for column, name in enumerate(names):
-        measured[inside, column] = _FORMULAS[name](height, width)
+        if name.startswith(FEATURE):
+            values = _standardised(dataset, name.removeprefix(FEATURE), rows[inside])
+        else:
+            values = _FORMULAS[name](height, width)
+        measured[inside, column] = values
     return measured
+
+
+def _standardised(
+    dataset: Dataset, name: str, rows: Integer[np.ndarray, " r"]
+) -> Float64[np.ndarray, " r"]:
+    """A number that came with the images; what is far out is held at ten deviations."""
+    mean, deviation = dataset.metadata["features"][name]
+    values = (dataset.features[name][rows] - mean) / deviation
+    return np.nan_to_num(np.clip(values, -10, 10))
 
 
 def _log_side(height: np.ndarray, width: np.ndarray) -> np.ndarray:

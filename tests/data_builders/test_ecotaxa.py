@@ -10,8 +10,11 @@ import pytest
 from image_files import encoded
 
 import data_builders
+from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
+from plankton_jax.data.measurements import measure
 from plankton_jax.errors import UserError
+from plankton_jax.experiment import open_data
 
 HEADER = (
     "object_id", "img_file_name", "img_rank", "object_lat", "object_lon", "object_date",
@@ -154,3 +157,18 @@ def test_what_is_no_table_is_told(tmp_path, table, words):
     source = bundle(tmp_path, {"ecotaxa.tsv": table, **images()})
     with pytest.raises(UserError, match=words):
         build(tmp_path, source)
+
+
+def test_numbers_go_to_the_network_as_measurements(tmp_path, source):
+    dataset = open_dataset(build(tmp_path, source, features=True))
+    found = measure(dataset, np.array([0, 1, 2, 3, -1]), ("feature:object_area", "log_side"))
+    area = np.array([100, 7.5, 2])
+    expected = (area - area.mean()) / area.std()
+    np.testing.assert_allclose(found[:, 0], [*expected[:2], 0, expected[2], 0], rtol=1e-5)
+    assert found[0, 1] != 0 and found.dtype == np.float32
+    config = Config()
+    config.data.dataset, config.data.data_dir = "ecotaxa", str(tmp_path / "data")
+    config.data.source = str(source)
+    config.data.measurements = ("feature:object_areas",)
+    with pytest.raises(UserError, match="has no feature"):
+        open_data(config)

@@ -16,8 +16,10 @@ from image_files import encoded
 
 import data_builders
 from data_builders import _published
+from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.errors import UserError
+from plankton_jax.experiment import open_data
 from plankton_jax.taxonomy import Taxonomy
 
 ROOT = pathlib.Path(data_builders.__file__).parent
@@ -240,6 +242,25 @@ def test_ndsb_with_images_that_have_no_label(tmp_path):
     columns = index(everything)
     unlabelled = [i for i, leaf in zip(columns["id"], columns["leaf"], strict=True) if leaf < 0]
     assert unlabelled == ["test/7.jpg", "test/8.jpg"] and len(columns["id"]) == 4
+
+
+def test_images_without_a_label_are_in_no_part(tmp_path):
+    classes = ("copepod_calanoid", "fecal_pellet")
+    write_zip(
+        tmp_path / "train.zip", {f"train/{classes[n % 2]}/{n}.jpg": jpeg(n) for n in range(20)}
+    )
+    write_zip(tmp_path / "test.zip", {f"test/{n}.jpg": jpeg(n) for n in range(20, 25)})
+    config = Config()
+    config.data.dataset, config.data.source = "ndsb/all", str(tmp_path)
+    config.data.data_dir = str(tmp_path / "data")
+    for config.split.method in ("hash", "stratified"):
+        data = open_data(config)
+        leaf = data.dataset.leaf
+        assert (leaf[data.rows["unlabelled"]] == -1).all() and len(data.rows["unlabelled"]) == 5
+        parts = np.concatenate([data.rows[part] for part in ("train", "validation", "test")])
+        assert sorted(parts) == np.flatnonzero(leaf >= 0).tolist()
+    train_rows = data.rows["train"]
+    assert data.class_counts("train").sum() == len(train_rows)
 
 
 def test_variants_and_sources_that_there_are_not(tmp_path):
