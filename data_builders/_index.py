@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_builders._shards import Record
+from plankton_jax.data.counter import text_hash
 from plankton_jax.data.geometry import decode_grey
 from plankton_jax.taxonomy import Taxonomy
 
@@ -30,11 +31,6 @@ FEATURES_FILE = "features.arrow"
 STATISTICS_SAMPLE = 2_000
 FEATURE_PREFIX = "feature:"
 _ROWS_AT_ONCE = 1 << 16
-
-
-def id_hash(identifier: str) -> int:
-    """The 64-bit number that places an example in a split; a function of its id alone."""
-    return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "little")
 
 
 class IndexPart:
@@ -79,7 +75,7 @@ class IndexPart:
     def batch(self) -> pa.RecordBatch:
         """The part as one record batch."""
         ids = self._texts["id"]
-        hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
+        hashes = np.fromiter(map(text_hash, ids), np.uint64, len(ids))
         features = np.asarray(self._features, np.float64)
         features = features.reshape(len(ids), len(self._feature_names))
         columns = {

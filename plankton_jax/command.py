@@ -78,7 +78,16 @@ def read_config(path: str, overrides: list[str]) -> Config:
         settings, settings out of range or at odds with each other, all of them together.
     """
     file, _, argument = path.partition(":")
-    config = _load(pathlib.Path(file), argument or None)
+    return _checked(_load(pathlib.Path(file), argument or None), overrides)
+
+
+def default_config(overrides: list[str]) -> Config:
+    """The defaults with `--config.a.b=value` overrides; errors as in `read_config`."""
+    return _checked(Config(), overrides)
+
+
+def _checked(config: Config, overrides: list[str]) -> Config:
+    """The configuration with its overrides, looked at as a whole."""
     problems, good = unknown_fields(config), []
     for override in overrides:
         found = _unknown_setting(config, override) or _override_problem(config, override)

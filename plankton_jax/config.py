@@ -133,8 +133,20 @@ class SplitConfig:
     method: str = setting(
         "hash",
         "hash: by a hash of the example id; stratified: the same within each class; official: the "
-        "data set's own split.",
-        allowed=("hash", "stratified", "official"),
+        "data set's own split; grouped: by hash, whole groups (samples, bins) together.",
+        allowed=("hash", "stratified", "official", "grouped"),
+    )
+    group_depth: int = setting(
+        0,
+        "How many parts of a group's name, between slashes, method=grouped goes by; 0: all. For "
+        "whoi 1 keeps years together and 0 bins.",
+        low=0,
+    )
+    together: str = setting(
+        "",
+        "Images that method=hash and grouped put in one part: duplicates, those of the same "
+        "content; near_duplicates, those that python -m plankton_jax.data --leaks found.",
+        allowed=("", "duplicates", "near_duplicates"),
     )
     fractions: tuple[float, ...] = setting(
         (0.6, 0.2, 0.2), "Shares of train, validation and test; the report's 60/20/20."

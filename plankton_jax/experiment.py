@@ -107,13 +107,23 @@ def _split(config: Config, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
     labelled = np.flatnonzero(dataset.leaf >= 0)
     whole = len(labelled) == len(dataset)
     chosen = slice(None) if whole else labelled
+    grouped = config.split.method == "grouped"
+    groups = dataset.group_hashes(config.split.group_depth) if grouped else None
+    hashes = dataset.hashes
+    if config.split.together:
+        pairs = dataset.rows_of_pairs(config.split.together)
+        if groups is not None:
+            groups = splits.joined(groups, pairs)
+        else:
+            hashes = splits.joined(hashes, pairs)
     rows = splits.split_rows(
-        dataset.hashes[chosen],
+        hashes[chosen],
         dataset.leaf[chosen],
         fractions=config.split.fractions,
         seed=config.split.seed,
         method=config.split.method,
         official=dataset.official_parts()[chosen] if official else None,
+        groups=None if groups is None else groups[chosen],
     )
     if not whole:
         rows = {part: labelled[found] for part, found in rows.items()}

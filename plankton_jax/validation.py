@@ -232,6 +232,11 @@ def _ignored_problems(config: Config) -> list[str]:
             "config.optim.schedule: found plateau with config.split.fractions that leave nothing "
             "to validation; allowed: another schedule, or a share for validation."
         )
+    if config.split.together and config.split.method not in ("hash", "grouped"):
+        problems.append(
+            f'config.split.together: found "{config.split.together}" with config.split.method='
+            f'{config.split.method}; allowed with it: "", or method hash or grouped.'
+        )
     problems += _unused_problems(config)
     if config.data.seed and config.data.dataset != "synthetic_plankton":
         problems.append(
@@ -253,6 +258,7 @@ def _unused_problems(config: Config) -> list[str]:
         ("optim", ("step_epochs", "step_factor"), schedule == "step", "optim.schedule=step"),
         ("optim", plateau, schedule == "plateau", "optim.schedule=plateau"),
         ("optim", ("warmup_epochs",), named, "a schedule that is no function"),
+        ("split", ("group_depth",), config.split.method == "grouped", "split.method=grouped"),
         ("sampling", ("power",), config.sampling.name == "weighted", "sampling.name=weighted"),
     )
     problems, untouched = [], Config()

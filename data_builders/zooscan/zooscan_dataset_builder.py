@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from data_builders._download import Archive
-from data_builders._index import id_hash
 from data_builders._published import PublishedBuilder, read_table
 from data_builders._sources import SETTING, Entry, Source
 from data_builders.base import Record, Rejected
+from plankton_jax.data.counter import text_hash
 from plankton_jax.errors import UserError
 from plankton_jax.taxonomy import normalised_name
 
@@ -130,13 +130,13 @@ class _Rows:
     """The row of each key in a table of millions, in twelve bytes a key."""
 
     def __init__(self, keys: Sequence[str]):
-        hashes = np.fromiter(map(id_hash, keys), np.uint64, len(keys))
+        hashes = np.fromiter(map(text_hash, keys), np.uint64, len(keys))
         self._order = np.argsort(hashes, kind="stable").astype(np.int32)
         self._hashes = hashes[self._order]
 
     def find(self, key: str) -> int:
         """The row, or -1."""
-        wanted = np.uint64(id_hash(key))
+        wanted = np.uint64(text_hash(key))
         place = int(np.searchsorted(self._hashes, wanted))
         found = place < len(self._hashes) and self._hashes[place] == wanted
         return int(self._order[place]) if found else -1

@@ -49,7 +49,7 @@ def confusion_figure(
     paths = [tuple(group) for group in groups] if groups is not None else [()] * len(class_names)
     order = _tree_order(paths)
     confusion, paths = confusion[np.ix_(order, order)], [paths[i] for i in order]
-    names = [_short(class_names[i]) for i in order]
+    names = [short_name(class_names[i]) for i in order]
     side = _cell_inches(len(names)) * len(names)
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -69,7 +69,7 @@ def confusion_figure(
     _colour_bar(figure, axes, image, side)
     title = _confusion_title(confusion)
     axes.text(0.0, 1.0 + 0.85 / side, title, transform=axes.transAxes, fontsize=12, va="bottom")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _tree_order(paths: list[tuple[str, ...]]) -> list[int]:
@@ -82,7 +82,7 @@ def _tree_order(paths: list[tuple[str, ...]]) -> list[int]:
     return sorted(range(len(paths)), key=lambda number: (place[number], number))
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A name with its middle left out when it is too long for a figure."""
     if len(name) <= LONGEST_NAME:
         return name
@@ -159,14 +159,14 @@ def _group_label(
     axes.plot([place] * 2, rows, transform=across, color=FAINT, linewidth=1.5, clip_on=False)
     fits = 72.0 * _cell_inches(round(axes.get_ylim()[0] + 0.5)) * (end - start + 1)
     return axes.annotate(
-        _short(name),
+        short_name(name),
         (place, (start + end) / 2),
         xycoords=across,
         xytext=(4, 0),
         textcoords="offset points",
         fontsize=font,
         va="center",
-        rotation=90 if upright and 0.65 * font * len(_short(name)) < fits else 0,
+        rotation=90 if upright and 0.65 * font * len(short_name(name)) < fits else 0,
         parse_math=False,
         annotation_clip=False,
     )
@@ -221,7 +221,7 @@ def accuracy_by_class_figure(
     left.text(0.0, top, title, transform=left.transAxes, fontsize=12, va="bottom")
     note = {"fontsize": 8, "va": "top", "color": ORANGE, "parse_math": False}
     left.text(0.0, -0.55 / height, _missing_note(rows, split), transform=left.transAxes, **note)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_recalls(axes: Axes, rows: list[ClassRow], split: str) -> None:
@@ -234,7 +234,7 @@ def _draw_recalls(axes: Axes, rows: list[ClassRow], split: str) -> None:
             continue
         axes.barh(number, row.recall, height=0.72, color=BLUE if row.n_train else ORANGE)
         axes.plot([row.recall_low, row.recall_high], [number] * 2, color=DARK, linewidth=1.0)
-    names = [f"{_short(row.taxon)}  {row.n_test:,}" for row in rows]
+    names = [f"{short_name(row.taxon)}  {row.n_test:,}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7.5, parse_math=False)
     mean = mean_recall(rows)
     axes.axvline(mean, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
@@ -245,7 +245,7 @@ def _draw_recalls(axes: Axes, rows: list[ClassRow], split: str) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     axes.set_xlabel(f"accuracy (recall), % of the class's {split} images", fontsize=9)
     axes.text(-0.01, -0.75, f"class, {split} images", fontsize=8, ha="right", va="bottom")
-    _quiet(axes)
+    quiet(axes)
 
 
 def _draw_training_counts(axes: Axes, rows: list[ClassRow]) -> None:
@@ -259,16 +259,16 @@ def _draw_training_counts(axes: Axes, rows: list[ClassRow]) -> None:
     for number in np.flatnonzero(counts == 0).tolist():
         axes.text(0.55, number, "none", fontsize=7, va="center", color=ORANGE)
     axes.set_xlabel("training images (log scale)", fontsize=9)
-    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _quiet(axes)
+    quiet(axes)
 
 
-def _thousands(count: float, _: int) -> str:
+def thousands(count: float, _: int) -> str:
     return f"{count / 1000:,.0f}k" if count >= 1000 else f"{count:.0f}"
 
 
-def _quiet(axes: Axes) -> None:
+def quiet(axes: Axes) -> None:
     """A grid behind the bars and no box around them."""
     axes.set_axisbelow(True)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
@@ -290,7 +290,7 @@ def _missing_note(rows: list[ClassRow], split: str) -> str:
     return "\n".join(textwrap.fill(line, 120, subsequent_indent="    ") for line in lines)
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes the PNG with all that reaches beyond the axes; a very large one is coarser."""
     width, height = figure.get_size_inches()
     dots = min(

@@ -25,8 +25,12 @@ def mix64(values: ArrayLike) -> np.ndarray:
 
 def stream_key(seed: int, purpose: str) -> np.uint64:
     """The key of one stream of random numbers; streams of different purposes are unrelated."""
-    text = f"{purpose}:{int(seed)}".encode()
-    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
+    return np.uint64(text_hash(f"{purpose}:{int(seed)}"))
+
+
+def text_hash(text: str) -> int:
+    """A 64-bit number that is a function of the text alone, on any machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def random_bits(

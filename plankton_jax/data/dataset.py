@@ -4,6 +4,7 @@ The index is mapped into memory, not read; the record shards are opened when the
 asked for, in the process that asks. Reads the data set's directory and touches nothing else.
 """
 
+import csv
 import functools
 import pathlib
 import threading
@@ -16,6 +17,7 @@ from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from jaxtyping import Float64, Int8, Int32, Integer, UInt64
+from pyarrow import compute as arrow_compute
 
 from plankton_jax.data._files import (
     FEATURES_FILE,
@@ -30,6 +32,7 @@ from plankton_jax.data._files import (
     read_metadata,
     read_taxonomy,
 )
+from plankton_jax.data.counter import text_hash
 from plankton_jax.data.records import bytes_feature
 from plankton_jax.data.splits import PARTS
 from plankton_jax.errors import UserError
@@ -38,6 +41,10 @@ from plankton_jax.taxonomy import Taxonomy
 # With both options a reader reads record by record in 4 us. With the first alone, or when asked for
 # many records at once, it hands each to a thread pool, at 20 us of processor time.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+# Made when it is imported, out of a type checker's sight.
+_INDEX_IN: Any = getattr(arrow_compute, "index_in")  # noqa: B009
 
 
 class Dataset:
@@ -105,6 +112,46 @@ class Dataset:
     def ids(self, rows: Integer[np.ndarray, " r"]) -> list[str]:
         """The ids of these rows."""
         return self._index.column("id").take(pa.array(rows)).to_pylist()
+
+    def rows_of(self, ids: Sequence[str]) -> Integer[np.ndarray, " r"]:
+        """The rows of these ids, -1 where there is none."""
+        found = _INDEX_IN(pa.array(ids, pa.string()), value_set=self._index.column("id"))
+        return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def rows_of_pairs(self, name: str) -> Integer[np.ndarray, "p 2"]:
+        """Rows of the pairs of images in `NAME.csv` beside the index: duplicates, near_duplicates.
+
+        Raises:
+          UserError: there is no such file.
+        """
+        path = self.directory / f"{name}.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                pairs = [row[:2] for row in csv.reader(file)][1:]
+        except OSError as error:
+            raise UserError(
+                f"config.split.together: there is no {path}. Find them first: python -m "
+                f"plankton_jax.data --dataset {self.directory} --leaks"
+            ) from error
+        rows = self.rows_of([name for pair in pairs for name in pair]).reshape(-1, 2)
+        return rows[(rows >= 0).all(axis=1)]
+
+    def group_hashes(self, depth: int = 0) -> UInt64[np.ndarray, " n"] | None:
+        """The same number for the images of a group, another for each image without one; None
+        where no image has a group.
+
+        Args:
+          depth: how many parts of a group's name, between slashes, count; 0: all.
+        """
+        encoded = self._index.column("group").dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        if names in ([], [""]):
+            return None
+        cut = [name if not depth else "/".join(name.split("/")[:depth]) for name in names]
+        numbers = np.array([text_hash(f"group {name}") for name in cut], np.uint64)
+        codes = encoded.indices.to_numpy()
+        alone = np.array([name == "" for name in names])[codes]
+        return np.where(alone, self.hashes, numbers[codes])
 
     def official_parts(self) -> Int8[np.ndarray, " n"]:
         """The part of the data set's own split that each row is in, as index into

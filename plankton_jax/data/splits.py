@@ -13,7 +13,7 @@ from plankton_jax.data.counter import mix64, stream_key, to_unit
 from plankton_jax.errors import UserError, near_miss, raise_all
 
 PARTS = ("train", "validation", "test")
-METHODS = ("hash", "stratified", "official")
+METHODS = ("hash", "stratified", "official", "grouped")
 
 # A class too small for every part fills them in this order: one image trains, two also test.
 _PRIORITY = np.array([0, 2, 1])
@@ -26,6 +26,7 @@ def split_rows(
     seed: int = 0,
     method: str = "hash",
     official: Integer[np.ndarray, " n"] | None = None,
+    groups: UInt64[np.ndarray, " n"] | None = None,
 ) -> dict[str, Integer[np.ndarray, " rows"]]:
     """Divides the rows of an index into train, validation and test.
 
@@ -39,7 +40,9 @@ def split_rows(
         one image in each part of a fraction above 0 if it has enough of them, and else fills
         train, test, validation in this order. `official` takes the data set's own parts; if it
         has no validation part, a hashed share of its train part becomes one, of the size
-        validation / (train + validation) by `fractions`.
+        validation / (train + validation) by `fractions`. `grouped` is `hash` by what `groups`
+        holds, so no group has images in two parts; shares hold as far as groups are small.
+      groups: for method `grouped`, the same number for the images of a group.
       official: for method `official`, index into `PARTS` for each example, -1 where it has none.
 
     Returns:
@@ -52,10 +55,17 @@ def split_rows(
     order = mix64(hashes ^ stream_key(seed, "split"))
     if method == "stratified":
         part = _stratified_parts(order, np.asarray(leaf), np.asarray(fractions, np.float64))
+    elif method == "grouped":
+        if groups is None:
+            raise UserError(
+                'config.split.method: found "grouped", but no image of this data set has a group '
+                '(sample, bin). Use "hash" or "stratified".'
+            )
+        part = _hashed_parts(mix64(groups ^ stream_key(seed, "split")), fractions)
     elif method == "official":
         part = _official_parts(order, official, fractions)
     else:
-        part = np.searchsorted(_edges(fractions), to_unit(order), side="right")
+        part = _hashed_parts(order, fractions)
     return {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
 
 
@@ -78,6 +88,33 @@ def _problems(fractions: Sequence[float], method: str) -> list[str]:
             "(train, validation, test) that add up to 1."
         )
     return problems
+
+
+def _hashed_parts(order: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
+    """The part of each example by where its hash lies."""
+    return np.searchsorted(_edges(fractions), to_unit(order), side="right")
+
+
+def joined(
+    groups: UInt64[np.ndarray, " n"], pairs: Integer[np.ndarray, "p 2"]
+) -> UInt64[np.ndarray, " n"]:
+    """Groups in which the images of every pair are together, with all that is in either's group.
+
+    Args:
+      groups: the same number for the images of a group.
+      pairs: rows of two images each.
+    """
+    from scipy import sparse  # a tenth of a second, for those alone who need it
+
+    numbers, codes = np.unique(groups, return_inverse=True)
+    links = codes.reshape(-1)[pairs]
+    matrix = sparse.coo_matrix(
+        (np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(len(numbers),) * 2
+    )
+    count, component = sparse.csgraph.connected_components(matrix, directed=False)
+    least = np.full(count, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, component, numbers)
+    return least[component][codes.reshape(-1)]
 
 
 def _edges(fractions: Sequence[float]) -> np.ndarray:

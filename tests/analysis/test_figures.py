@@ -72,11 +72,11 @@ def test_classes_are_put_in_the_order_of_the_tree():
 
 
 def test_long_names_lose_their_middle():
-    short = figures._short("nectophore_" * 10 + "end")
+    short = figures.short_name("nectophore_" * 10 + "end")
     assert (
         len(short) <= figures.LONGEST_NAME and short.startswith("necto") and short.endswith("end")
     )
-    assert figures._short("Calanus") == "Calanus"
+    assert figures.short_name("Calanus") == "Calanus"
 
 
 def test_figures_leave_the_global_state_of_matplotlib_alone():

@@ -1,0 +1,184 @@
+"""What is in a data set: counts, sizes, splits, licence, pictures of every class, leaks.
+
+    python -m plankton_jax.data --dataset zooscan/v1
+    python -m plankton_jax.data --dataset image_folder --source images --out page
+    python -m plankton_jax.data --dataset image_folder --source images --leaks
+    python -m plankton_jax.data --dataset whoi --config.split.method=grouped
+
+Builds the data set when it is not there. Settings that training has (`--config.split...`) may be
+given. Writes `contact_sheet.png`, `class_counts.png` and `class_counts.csv` into `--out`; with
+`--leaks` it looks for images that are nearly the same, counts those in two parts of the split, and
+lists all in `near_duplicates.csv` beside the built data set, for `config.split.together`.
+"""
+
+import csv
+import functools
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from plankton_jax.command import command_parser, default_config, run_command
+from plankton_jax.errors import UserError
+from plankton_jax.files import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from plankton_jax.data.dataset import Dataset
+    from plankton_jax.experiment import Data
+
+PARTS = ("train", "validation", "test")
+EXAMPLES = 10
+_PERCENTILES = (0, 5, 50, 95, 100)
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the arguments, opens the data set, prints and draws what is in it."""
+    parser = command_parser("plankton_jax.data", __doc__ or "")
+    parser.add_argument("--dataset", required=True, help="a name, or the path of a built one")
+    parser.add_argument("--source", default="", help="config.data.source")
+    parser.add_argument("--data-dir", default="data", help="config.data.data_dir")
+    parser.add_argument("--out", type=pathlib.Path, help="folder to write to; default: NAME_page")
+    parser.add_argument("--leaks", action="store_true", help="look for nearly equal images")
+    options, overrides = parser.parse_known_args(arguments)
+    given = {"dataset": options.dataset, "data_dir": options.data_dir, "source": options.source}
+    settings = [f"--config.data.{name}={value}" for name, value in given.items() if value]
+    config = default_config([*settings, *overrides])
+    from plankton_jax import experiment
+
+    data = experiment.open_data(config, notify=functools.partial(print, file=sys.stderr))
+    out = options.out or pathlib.Path(f"{data.dataset.name}_page")
+    counts = {part: data.class_counts(part) for part in PARTS}
+    _print(data, counts)
+    _print_parts(data, config)
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (_write_counts(data, counts, out), *_draw(data, counts, out)):
+        print(f"wrote {path}")
+    if options.leaks:
+        _leaks(data, config)
+    return 0
+
+
+def _print(data: "Data", counts: "dict[str, np.ndarray]") -> None:
+    """Name, licence, counts by level, imbalance and sizes."""
+    import numpy as np
+
+    dataset, tree = data.dataset, data.taxonomy
+    metadata = dataset.metadata
+    print(f"{dataset.name}: {len(dataset):,} images in {dataset.directory}")
+    print(f"licence: {metadata['licence']}")
+    left_out = ", ".join(f"{count} {reason}" for reason, count in metadata["rejected"].items())
+    print(f"left out: {left_out or 'nothing'}; copies of others: {metadata['duplicates']}")
+    total = np.bincount(dataset.leaf[dataset.leaf >= 0], minlength=tree.num_leaves)
+    for level, name in enumerate(tree.level_names):
+        nodes = np.bincount(tree.ancestors[level], weights=total)
+        order = np.argsort(-nodes, kind="stable")
+        most = ", ".join(f"{tree.node_names[level][n]} {int(nodes[n]):,}" for n in order[:8])
+        print(f"{name}: {len(nodes)} classes: {most}{', ...' if len(nodes) > 8 else ''}")
+    present = total[total > 0]
+    print(
+        f"imbalance: {present.max() / present.min():,.0f} (largest class over smallest); "
+        f"{int((total == 0).sum())} classes without an image"
+    )
+    for name, values in (("height", dataset.height), ("width", dataset.width),
+                         ("bytes", dataset.byte_sizes)):  # fmt: skip
+        shown = " ".join(f"{value:,.0f}" for value in np.percentile(values, _PERCENTILES))
+        print(f"{name}, percentiles {' '.join(map(str, _PERCENTILES))}: {shown}")
+
+
+def _print_parts(data: "Data", config: Any) -> None:
+    """Sizes of the parts, and the classes that are missing from one."""
+    import numpy as np
+
+    sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in data.rows.items() if len(rows))
+    print(f"split by {config.split.method}, seed {config.split.seed}: {sizes}")
+    names = data.taxonomy.leaf_names
+    total = np.sum([data.class_counts(part) for part in PARTS], axis=0)
+    for part in PARTS:
+        missing = np.flatnonzero((data.class_counts(part) == 0) & (total > 0))
+        if len(missing) and len(data.rows[part]):
+            listed = ", ".join(names[leaf] for leaf in missing)
+            print(f"warning: {len(missing)} classes have no image in {part}: {listed}")
+
+
+def _write_counts(data: "Data", counts: "dict[str, np.ndarray]", out: pathlib.Path) -> pathlib.Path:
+    """Images of every class in every part, as a table."""
+    path, tree = out / "class_counts.csv", data.taxonomy
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*tree.level_names, *PARTS])
+        for leaf in range(tree.num_leaves):
+            writer.writerow([*tree.path(leaf), *(int(counts[part][leaf]) for part in PARTS)])
+    return path
+
+
+def _draw(
+    data: "Data", counts: "dict[str, np.ndarray]", out: pathlib.Path
+) -> tuple[pathlib.Path, ...]:
+    """The figures."""
+    import numpy as np
+
+    from plankton_jax.analysis import dataset_figures
+
+    dataset, tree = data.dataset, data.taxonomy
+    total = np.bincount(dataset.leaf[dataset.leaf >= 0], minlength=tree.num_leaves)
+    order = sorted(range(tree.num_leaves), key=lambda leaf: (tree.path(leaf)[:-1], -total[leaf]))
+    classes = [
+        (" / ".join(tree.path(leaf)[-2:]), int(total[leaf]), _examples(dataset, leaf))
+        for leaf in order
+    ]
+    sheet, bars = out / "contact_sheet.png", out / "class_counts.png"
+    dataset_figures.contact_sheet(classes, sheet, EXAMPLES)
+    dataset_figures.class_count_figure(tree.leaf_names, counts, bars)
+    return sheet, bars
+
+
+def _examples(dataset: "Dataset", leaf: int) -> "list[np.ndarray]":
+    """Some images of a class, chosen by the hash of their ids, always the same."""
+    import numpy as np
+
+    from plankton_jax.data.geometry import decode_grey
+
+    rows = np.flatnonzero(dataset.leaf == leaf)
+    rows = rows[np.argsort(dataset.hashes[rows], kind="stable")][:EXAMPLES]
+    return [decode_grey(file) for file in dataset.read_images(rows)] if len(rows) else []
+
+
+def _leaks(data: "Data", config: Any) -> None:
+    """Counts nearly equal images and those in two parts, and lists all of them."""
+    import numpy as np
+
+    from plankton_jax.data.leaks import find_near_duplicates
+
+    dataset = data.dataset
+    found = find_near_duplicates(dataset, threads=config.data.threads)
+    parts = np.full(len(dataset), -1)
+    for number, part in enumerate(PARTS):
+        parts[data.rows[part]] = number
+    ids = dataset.ids(found.pairs.reshape(-1))
+    pairs = list(zip(ids[::2], ids[1::2], strict=True))
+    path = dataset.directory / "near_duplicates.csv"
+    try:
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.writer(f)
+            writer.writerow(("id", "near", "identical"))
+            for pair, same in zip(pairs, found.identical, strict=True):
+                writer.writerow((*pair, int(same)))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+    across = found.across(parts)
+    other = int((dataset.leaf[found.pairs[:, 0]] != dataset.leaf[found.pairs[:, 1]]).sum())
+    print(
+        f"nearly equal: {len(pairs)} pairs of images, {int(found.identical.sum())} of them equal "
+        f"at every pixel, {other} with two labels; {len(across)} lie in two parts of the split"
+    )
+    for number in across[:5].tolist():
+        first, second = (PARTS[parts[row]] for row in found.pairs[number])
+        print(f"  {pairs[number][0]} ({first}) and {pairs[number][1]} ({second})")
+    if len(across):
+        print("--config.split.together=near_duplicates puts them in one part")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,159 @@
+"""Nearly equal images are found, told and kept together; groups are not divided."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from image_files import make_folder
+
+import data_builders
+from plankton_jax.config import Config
+from plankton_jax.data.dataset import open_dataset
+from plankton_jax.data.leaks import find_near_duplicates
+from plankton_jax.data.splits import joined, split_rows
+from plankton_jax.errors import UserError
+from plankton_jax.experiment import open_data
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def organism(seed: int, noise: int = 0) -> bytes:
+    """A dark shape on a bright ground, and on request faint noise, as PNG."""
+    random = np.random.default_rng(seed)
+    image = np.full((40, 48), 230, np.uint8)
+    for _ in range(3):
+        centre = random.integers(8, 36, 2).tolist()
+        axes = random.integers(3, 12, 2).tolist()
+        cv2.ellipse(image, centre, axes, float(random.uniform(0, 180)), 0, 360, 90, -1)
+    if noise:
+        shifts = np.random.default_rng(noise).integers(-1, 2, image.shape)
+        image = np.clip(image.astype(int) + shifts, 0, 255).astype(np.uint8)
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> pathlib.Path:
+    files: dict[str, bytes | int] = {
+        f"{'ab'[seed % 2]}/{seed:03d}.png": organism(seed) for seed in range(120)
+    }
+    files |= {"a/again.png": organism(1), "b/noisy.png": organism(2, noise=5)}
+    return make_folder(tmp_path_factory.mktemp("leaks") / "images", files)
+
+
+def test_equal_and_nearly_equal_images_are_found(tmp_path, source):
+    dataset = open_dataset(data_builders.prepare("image_folder", data_dir=tmp_path, source=source))
+    found = find_near_duplicates(dataset)
+    ids = dataset.ids(found.pairs.reshape(-1))
+    named = zip(ids[::2], ids[1::2], found.identical, strict=True)
+    pairs = {frozenset((one, other)): same for one, other, same in named}
+    assert pairs[frozenset(("a/again.png", "b/001.png"))]
+    assert pairs.pop(frozenset(("a/002.png", "b/noisy.png"))) == np.False_
+    assert len(pairs) < 4  # shapes that are drawn at random are not alike
+
+
+def test_the_command_tells_and_the_split_keeps_them_together(tmp_path, source):
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "plankton_jax.data", "--dataset", "image_folder"),
+            *("--source", source, "--data-dir", tmp_path / "data", "--out", tmp_path / "page"),
+            *("--leaks", "--config.split.seed=3"),
+        ],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "122 images" in run.stdout and "licence: that of the source folder" in run.stdout
+    assert "imbalance: 1" in run.stdout and "height, percentiles" in run.stdout
+    assert "1 of them equal at every pixel" in run.stdout
+    for name in ("contact_sheet.png", "class_counts.png"):
+        assert (tmp_path / "page" / name).stat().st_size > 5_000
+    with (tmp_path / "page" / "class_counts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row[part]) for row in rows for part in ("train", "validation", "test")) == 122
+    config = Config()
+    config.data.dataset, config.data.source = "image_folder", str(source)
+    config.data.data_dir, config.split.together = str(tmp_path / "data"), "near_duplicates"
+    for config.split.seed in range(8):
+        data = open_data(config)
+        parts = {}
+        for part, rows in data.rows.items():
+            parts |= dict.fromkeys(data.dataset.ids(rows), part)
+        assert parts["a/again.png"] == parts["b/001.png"]
+        assert parts["a/002.png"] == parts["b/noisy.png"]
+    config.split.together = "duplicates"
+    assert len(open_data(config).rows["train"])
+
+
+def test_near_duplicates_have_to_be_looked_for_first(tmp_path, source):
+    config = Config()
+    config.data.dataset, config.data.source = "image_folder", str(source)
+    config.data.data_dir, config.split.together = str(tmp_path / "data"), "near_duplicates"
+    with pytest.raises(UserError, match=r"near_duplicates.csv. Find them first: .* --leaks"):
+        open_data(config)
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=20)
+
+
+@given(PAIRS, st.integers(1, 30))
+def test_joined_groups_are_the_connected_ones(pairs, size):
+    groups = (np.arange(30) // size).astype(np.uint64) * np.uint64(1 << 58)
+    found = joined(groups, np.array(pairs, np.int64).reshape(-1, 2))
+    parent = list(range(30))
+
+    def root(one: int) -> int:
+        while parent[one] != one:
+            one = parent[one]
+        return one
+
+    for one, other in [*pairs, *((row, row // size * size) for row in range(30))]:
+        parent[root(one)] = root(other)
+    expected = [root(row) for row in range(30)]
+    for one in range(30):
+        for other in range(30):
+            assert (found[one] == found[other]) == (expected[one] == expected[other])
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_no_group_is_divided(seed, groups):
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 1 << 64, 500, dtype=np.uint64)
+    of = random.integers(0, groups, 500)
+    rows = split_rows(hashes, of, seed=seed, method="grouped", groups=hashes[:groups][of % groups])
+    sets = [set(of[found].tolist()) for found in rows.values()]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    assert sum(map(len, rows.values())) == 500
+
+
+def test_grouped_by_years_or_bins(tmp_path):
+    with zipfile.ZipFile(tmp_path / "2006.zip", "w") as archive:
+        for year in range(2006, 2014):
+            for sample in range(6):
+                for number in range(2):
+                    name = f"{year}/mix/S{year}{sample}_{number:05d}.png"
+                    archive.writestr(name, organism(year * 100 + sample * 10 + number))
+        archive.writestr("2006/Chaetoceros/T_1.png", organism(1))
+    config = Config()
+    config.data.dataset, config.data.source = "whoi", str(tmp_path / "2006.zip")
+    config.data.data_dir, config.split.method = str(tmp_path / "data"), "grouped"
+    for config.split.group_depth, cut in ((0, 2), (1, 1)):
+        data = open_data(config)
+        sets = []
+        for part in ("train", "validation", "test"):
+            ids = data.dataset.ids(data.rows[part])
+            names = [(i.split("/")[0], i.split("/")[2].rpartition("_")[0]) for i in ids]
+            sets.append({name[:cut] for name in names})
+        assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+        assert all(sets)
+    config.data.dataset, config.data.source = "synthetic_plankton", ""
+    config.data.num_examples = 50
+    with pytest.raises(UserError, match='found "grouped", but no image of this data set has'):
+        open_data(config)
+    assert json.loads((data.dataset.directory / "metadata.json").read_text())["name"] == "whoi"
