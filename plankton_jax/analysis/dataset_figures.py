@@ -12,12 +12,12 @@ from plankton_jax.analysis.figures import BLUE, DARK, ORANGE, quiet, save, short
 
 
 def contact_sheet(
-    classes: Sequence[tuple[str, int, Sequence[np.ndarray]]], path: pathlib.Path, columns: int
+    classes: Sequence[tuple[str, str, int, Sequence[np.ndarray]]], path: pathlib.Path, columns: int
 ) -> None:
     """Draws examples of every class, a line each, at one scale for a line.
 
     Args:
-      classes: name, number of images, and grey images of each class; in the order to draw.
+      classes: group, name, number of images, and grey images of each class; in the order to draw.
       path: the PNG to write.
       columns: places for examples in a line.
     """
@@ -29,9 +29,9 @@ def contact_sheet(
     axes.set_xlim(0.0, width)
     axes.set_ylim(height, 0.0)
     axes.axis("off")
-    for line, (name, count, images) in enumerate(classes):
+    for line, (group, name, count, images) in enumerate(classes):
         middle = (line + 0.5) * cell
-        text = f"{short_name(name)}\n{count:,}"
+        text = f"{short_name(name)}\n{group}{', ' if group else ''}{count:,}"
         axes.text(label - 0.1, middle, text, fontsize=7, ha="right", va="center", parse_math=False,
                   color=DARK if count else ORANGE)  # fmt: skip
         if line % 2:
@@ -80,6 +80,6 @@ def class_count_figure(
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     axes.set_xlabel("images (log scale)", fontsize=9)
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=8, frameon=False)
     quiet(axes)
     save(figure, path)

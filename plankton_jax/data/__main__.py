@@ -98,7 +98,7 @@ def _print_parts(data: "Data", config: Any) -> None:
         missing = np.flatnonzero((data.class_counts(part) == 0) & (total > 0))
         if len(missing) and len(data.rows[part]):
             listed = ", ".join(names[leaf] for leaf in missing)
-            print(f"warning: {len(missing)} classes have no image in {part}: {listed}")
+            print(f"warning: classes without an image in {part}, {len(missing)}: {listed}")
 
 
 def _write_counts(data: "Data", counts: "dict[str, np.ndarray]", out: pathlib.Path) -> pathlib.Path:
@@ -124,9 +124,10 @@ def _draw(
     total = np.bincount(dataset.leaf[dataset.leaf >= 0], minlength=tree.num_leaves)
     order = sorted(range(tree.num_leaves), key=lambda leaf: (tree.path(leaf)[:-1], -total[leaf]))
     classes = [
-        (" / ".join(tree.path(leaf)[-2:]), int(total[leaf]), _examples(dataset, leaf))
+        ("".join(tree.path(leaf)[-2:-1]), tree.leaf_names[leaf], int(total[leaf]),
+         _examples(dataset, leaf))
         for leaf in order
-    ]
+    ]  # fmt: skip
     sheet, bars = out / "contact_sheet.png", out / "class_counts.png"
     dataset_figures.contact_sheet(classes, sheet, EXAMPLES)
     dataset_figures.class_count_figure(tree.leaf_names, counts, bars)
