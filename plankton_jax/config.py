@@ -13,7 +13,7 @@ from typing import Any
 LOSSES = ("cross_entropy", "auxiliary_cross_entropy")
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 OPTIMIZERS = ("adamw", "sgd")
-MEASUREMENTS = ("log_side", "log_elongation")
+MEASUREMENTS = ("log_side", "log_height", "log_width", "log_elongation")
 FEATURE = "feature:"
 """Begins the measurements that are numbers which came with the images."""
 UNDECAYED = (
@@ -102,15 +102,27 @@ class DataConfig:
     geometry: str = setting(
         "squash",
         "How an image becomes a square: squash: both axes to the side, as the report does; pad: "
-        "the longer axis to the side, the rest filled with the median of the image's border.",
-        allowed=("squash", "pad"),
+        "the longer axis to the side, the rest filled with the median of the image's border; "
+        "preserve_size: the same, but an image smaller than the square keeps its size.",
+        allowed=("squash", "pad", "preserve_size"),
+    )
+    crop_bottom_px: int = setting(
+        0,
+        "Lines cut off at the bottom of every image: a scale bar; some exports have 31.",
+        low=0,
+    )
+    pixel_size_um: float = setting(
+        0.0,
+        "Side of a pixel, micrometres: log_side, log_height and log_width then count micrometres, "
+        "so that networks can be moved between instruments; 0: they count pixels.",
+        low=0,
     )
     measurements: tuple[str, ...] = setting(
         (),
         "Numbers of the original image that the head sees beside the features, which the resize to "
-        "a square loses: log_side, of the side of a square of the same area in pixels; "
-        "log_elongation, of the longer side over the shorter; feature:NAME, a number that came "
-        "with the images (config.data.features).",
+        "a square loses: log_side, of the side of a square of the same area; log_height; "
+        "log_width; log_elongation, of the longer side over the shorter; feature:NAME, a number "
+        "that came with the images (config.data.features).",
     )
     normalisation: str = setting(
         "dataset",
@@ -161,10 +173,26 @@ class SamplingConfig:
     name: str = setting(
         "uniform",
         "uniform: every image once an epoch; weighted: with replacement, weight 1/n_class^power "
-        "(power 1 is the report's weighted random sampler).",
-        allowed=("uniform", "weighted"),
+        "(power 1 is the report's weighted random sampler); repeat_factor: an image of a rare "
+        "class max(1, sqrt(threshold / share)) times an epoch.",
+        allowed=("uniform", "weighted", "repeat_factor"),
     )
     power: float = setting(1.0, "Exponent of the weighted sampler.", low=0.0)
+    threshold: float = setting(
+        1e-3,
+        "repeat_factor: classes with a smaller share of the images are repeated (Gupta et al. "
+        "2019).",
+        low=0,
+        high=1,
+    )
+    class_cap: int = setting(
+        0, "Most training images of a class that are used, always the same; 0: all.", low=0
+    )
+    weights: str = setting(
+        "",
+        "A csv with the columns id and weight: how much likelier weighted draws an image than "
+        "others of its class; 1 for those that are not in it.",
+    )
 
 
 @dataclasses.dataclass

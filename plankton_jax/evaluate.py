@@ -163,6 +163,7 @@ def _write(
     import jax
     import numpy as np
 
+    from plankton_jax import experiment
     from plankton_jax.analysis.predictions import PredictionsWriter
     from plankton_jax.data import loader
     from plankton_jax.metrics import marginal_logits
@@ -202,7 +203,7 @@ def _write(
             worker_count=config.data.worker_count,
             threads=config.data.threads,
             measurements=config.data.measurements,
-            pad=config.data.geometry == "pad",
+            geometry=experiment.geometry(config),
         ) as batches,
         PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,
     ):

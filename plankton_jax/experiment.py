@@ -4,6 +4,7 @@ Builds the data set when it is not there yet; otherwise only reads. `train`, `ev
 tests go through here, so that one configuration means one thing.
 """
 
+import csv
 import dataclasses
 import pathlib
 import time
@@ -20,6 +21,7 @@ from plankton_jax import losses, models, optim, weights
 from plankton_jax.config import FEATURE, Config, walk
 from plankton_jax.data import dataset as datasets
 from plankton_jax.data import sampling, splits
+from plankton_jax.data.geometry import Geometry
 from plankton_jax.data.splits import PARTS
 from plankton_jax.errors import UserError, near_miss, raise_all
 from plankton_jax.metrics import METRIC_NAMES
@@ -125,6 +127,12 @@ def _split(config: Config, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
         official=dataset.official_parts()[chosen] if official else None,
         groups=None if groups is None else groups[chosen],
     )
+    if config.sampling.class_cap:
+        train = rows["train"]
+        kept = sampling.capped(
+            dataset.hashes[chosen][train], dataset.leaf[chosen][train], config.sampling.class_cap
+        )
+        rows["train"] = train[kept]
     if not whole:
         rows = {part: labelled[found] for part, found in rows.items()}
     return rows | {UNLABELLED: np.flatnonzero(dataset.leaf < 0)}
@@ -197,17 +205,48 @@ def class_warnings(data: Data) -> list[str]:
     return found
 
 
+def geometry(config: Config) -> Geometry:
+    """How the configured images are framed."""
+    settings = config.data
+    return Geometry(settings.geometry, settings.crop_bottom_px, settings.pixel_size_um)
+
+
 def make_sampler(config: Config, data: Data) -> Callable[[np.ndarray], np.ndarray]:
     """The configured order of training images: positions to rows."""
-    if config.sampling.name == "weighted":
-        return sampling.WeightedSampler(
-            data.rows["train"],
-            data.dataset.leaf,
-            data.taxonomy.num_leaves,
-            config.seed,
-            power=config.sampling.power,
-        )
+    settings = config.sampling
+    classes = (data.rows["train"], data.dataset.leaf, data.taxonomy.num_leaves, config.seed)
+    if settings.name == "repeat_factor":
+        return sampling.RepeatFactorSampler(*classes, threshold=settings.threshold)
+    if settings.name == "weighted":
+        weights = _example_weights(config, data) if settings.weights else None
+        return sampling.WeightedSampler(*classes, power=settings.power, weights=weights)
     return sampling.UniformSampler(data.rows["train"], config.seed)
+
+
+def _example_weights(config: Config, data: Data) -> np.ndarray:
+    """The weights of the training images from the configured table, float64."""
+    path = pathlib.Path(config.sampling.weights)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        named = {row["id"]: float(row["weight"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"config.sampling.weights {path}: cannot be read as a csv with the columns id and "
+            f"weight ({type(error).__name__}: {error})."
+        ) from error
+    found = data.dataset.rows_of(list(named))
+    unknown = [name for name, row in zip(named, found.tolist(), strict=True) if row < 0]
+    wrong = [name for name, weight in named.items() if not 0 <= weight < float("inf")]
+    if unknown or wrong:
+        raise UserError(
+            f"config.sampling.weights {path}: {len(unknown)} ids are not in the data set "
+            f"({', '.join(unknown[:3])}); {len(wrong)} weights are negative or no numbers "
+            f"({', '.join(wrong[:3])})."
+        )
+    weights = np.ones(len(data.dataset))
+    weights[found] = list(named.values())
+    return weights[data.rows["train"]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -246,7 +246,7 @@ def _loop(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         measurements=config.data.measurements,
-        pad=config.data.geometry == "pad",
+        geometry=experiment.geometry(config),
     ) as batches:
         batch = _next_batch(batches)
         while step < training.total_steps:
@@ -356,7 +356,7 @@ def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[st
         image_size=config.data.image_size,
         threads=config.data.threads,
         measurements=config.data.measurements,
-        pad=config.data.geometry == "pad",
+        geometry=experiment.geometry(config),
     ) as batches:
         for batch in batches:
             names = ("image", "measurements", "leaf", "mask")

@@ -250,6 +250,8 @@ def _unused_problems(config: Config) -> list[str]:
     """Settings that were given a value and that another setting leaves without effect."""
     optim, schedule = config.optim, config.optim.schedule
     adamw, named = optim.name == "adamw", isinstance(schedule, str)
+    weighted = config.sampling.name == "weighted"
+    repeats = config.sampling.name == "repeat_factor"
     plateau = [field.name for field in dataclasses.fields(optim) if field.name[:8] == "plateau_"]
     rules = (
         ("optim", ("momentum", "nesterov"), not adamw, "optim.name=sgd"),
@@ -259,7 +261,8 @@ def _unused_problems(config: Config) -> list[str]:
         ("optim", plateau, schedule == "plateau", "optim.schedule=plateau"),
         ("optim", ("warmup_epochs",), named, "a schedule that is no function"),
         ("split", ("group_depth",), config.split.method == "grouped", "split.method=grouped"),
-        ("sampling", ("power",), config.sampling.name == "weighted", "sampling.name=weighted"),
+        ("sampling", ("power", "weights"), weighted, "sampling.name=weighted"),
+        ("sampling", ("threshold",), repeats, "sampling.name=repeat_factor"),
     )
     problems, untouched = [], Config()
     for group, names, counts, where in rules:

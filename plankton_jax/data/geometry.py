@@ -61,6 +61,20 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
     return np.rint(grey * 255).astype(np.uint8)
 
 
+class Geometry(NamedTuple):
+    """How images are framed; the fields are those of `config.data`.
+
+    Attributes:
+      kind: how an image becomes a square: squash, pad or preserve_size.
+      crop_bottom_px: lines that are cut off at the bottom first.
+      pixel_size_um: side of a pixel in micrometres; 0 where it is not known.
+    """
+
+    kind: str = "squash"
+    crop_bottom_px: int = 0
+    pixel_size_um: float = 0.0
+
+
 class Draws(NamedTuple):
     """What chance decided for each of `b` images, columns `b` long. `no_draws` changes nothing."""
 
@@ -119,26 +133,36 @@ def render(
     size: int,
     draws: Draws,
     out: Sequence[UInt8[np.ndarray, "s s"]],
-    pad: bool = False,
+    geometry: str = "squash",
 ) -> None:
     """Writes the augmented images, `size` x `size`, into `out`.
 
-    What lies outside an image has the median grey level of its own border; `pad` lets that fill up
-    the shorter axis instead of stretching it.
+    What lies outside an image has the median grey level of its own border. `geometry` is
+    `config.data.geometry`: "pad" lets that fill up the shorter axis instead of stretching it, and
+    "preserve_size" both, where an image is smaller than the square.
     """
     resized = draws.are_symmetries()
     for place in np.flatnonzero(resized).tolist():
-        image = pad_square(images[place]) if pad else images[place]
+        image = images[place]
+        if geometry != "squash":
+            image = pad_square(image, size if geometry == "preserve_size" else 0)
         _resize_and_turn(image, size, draws, place, out[place])
     turned = np.flatnonzero(~resized)
     if len(turned):
         sources = [images[place] for place in turned.tolist()]
-        _warp(sources, size, draws.take(turned), [out[place] for place in turned.tolist()], pad)
+        _warp(
+            sources, size, draws.take(turned), [out[place] for place in turned.tolist()], geometry
+        )
     for place in np.flatnonzero((draws.brightness != 0) | (draws.contrast != 1)).tolist():
         mean = cv2.mean(images[place])[0]
         levels = (np.arange(256) - mean) * draws.contrast[place] + mean
         levels = np.clip(levels + 255 * draws.brightness[place], 0, 255)
         cv2.LUT(out[place], np.rint(levels).astype(np.uint8), dst=out[place])
+
+
+def without_bottom(image: UInt8[np.ndarray, "h w"], lines: int) -> UInt8[np.ndarray, "h2 w"]:
+    """The image without its last lines, which hold a scale bar; one that is no higher stays."""
+    return image[:-lines] if 0 < lines < len(image) else image
 
 
 def resize_square(image: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "s s"]:
@@ -155,11 +179,12 @@ def resize_square(image: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarra
     return image
 
 
-def pad_square(image: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
-    """The image in the middle of a square of its longer side; an odd line is added at the end."""
+def pad_square(image: UInt8[np.ndarray, "h w"], least: int = 0) -> UInt8[np.ndarray, "s s"]:
+    """The image in the middle of a square of its longer side, or of `least` if that is more; an odd
+    line is added at the end."""
     height, width = image.shape
-    side = max(height, width)
-    if height == width:
+    side = max(height, width, least)
+    if height == width == side:
         return image
     square = np.full((side, side), border_medians([image])[0], np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
@@ -188,7 +213,7 @@ def _resize_and_turn(
 
 
 def _warp(
-    images: Sequence[np.ndarray], size: int, draws: Draws, out: Sequence[np.ndarray], pad: bool
+    images: Sequence[np.ndarray], size: int, draws: Draws, out: Sequence[np.ndarray], geometry: str
 ) -> None:
     """The general case: one bilinear warp, between area averages where the image shrinks.
 
@@ -199,7 +224,7 @@ def _warp(
     # All that numbers decide is worked out for all images at once: Python is slow, and a thread
     # that is in it holds up the others.
     shapes = np.array([image.shape for image in images])
-    matrices = source_from_square(shapes, draws, pad)
+    matrices = source_from_square(shapes, draws, _frames(shapes, size, geometry))
     factors = np.maximum(_steps(matrices, size).min(axis=1).astype(np.int64), 1)[:, None]
     shrunk = np.maximum(np.rint(shapes / factors).astype(np.int64), 1)
     matrices *= (shrunk / shapes)[:, ::-1, None]
@@ -227,15 +252,23 @@ def _warp(
 
 
 def source_from_square(
-    shapes: Integer[np.ndarray, "b 2"], draws: Draws, pad: bool = False
+    shapes: Integer[np.ndarray, "b 2"],
+    draws: Draws,
+    frames: Integer[np.ndarray, "b 2"] | None = None,
 ) -> Float64[np.ndarray, "b 2 3"]:
     """The maps from the unit square (centre 0, y down) to source pixels (edges at whole numbers).
 
     Of each image ((xx, xy, x0), (yx, yy, y0)): x = xx u + xy v + x0 and y = yx u + yy v + y0, for
     u, v from -.5 to .5. Read from the square back to the source: shift, quarter turns, scale,
     stretch to the image's frame, rotation (or rotation, then stretch), flips.
+
+    Args:
+      shapes: height and width of the images.
+      draws: what chance decided.
+      frames: height and width of what becomes the square, with the image in its middle; None: the
+        image itself.
     """
-    frames = np.repeat(shapes.max(axis=1)[:, None], 2, axis=1) if pad else shapes
+    frames = shapes if frames is None else frames
     top, left = ((frames - shapes) // 2).T
     height, width = frames.T
     turn_cos = np.array([1, 0, -1, 0])[draws.quarter_turns]
@@ -254,6 +287,16 @@ def source_from_square(
     x0 = width / 2 - left - xx * right - xy * below
     y0 = height / 2 - top - yx * right - yy * below
     return np.stack((xx, xy, x0, yx, yy, y0), axis=1).reshape(-1, 2, 3)
+
+
+def _frames(
+    shapes: Integer[np.ndarray, "b 2"], size: int, geometry: str
+) -> Integer[np.ndarray, "b 2"]:
+    """Height and width of what becomes the square."""
+    if geometry == "squash":
+        return shapes
+    sides = np.maximum(shapes.max(axis=1), size if geometry == "preserve_size" else 0)
+    return np.repeat(sides[:, None], 2, axis=1)
 
 
 def _steps(matrices: Float64[np.ndarray, "b 2 3"], size: int) -> Float64[np.ndarray, "b 2"]:

@@ -21,7 +21,15 @@ from jaxtyping import Integer, UInt8
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import Dataset
-from plankton_jax.data.geometry import Draws, decode_grey, draw_augmentations, no_draws, render
+from plankton_jax.data.geometry import (
+    Draws,
+    Geometry,
+    decode_grey,
+    draw_augmentations,
+    no_draws,
+    render,
+    without_bottom,
+)
 from plankton_jax.data.measurements import measure
 from plankton_jax.errors import UserError
 
@@ -33,6 +41,8 @@ _ALIGNMENT = 64  # bytes; XLA on a CPU takes an array that lies so as it is and 
 _DECODED_TOGETHER = 64  # images; bounds what a thread holds of large ones
 _SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
 _SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
+
+_AS_IT_IS = Geometry()
 
 Sampler = Callable[[Integer[np.ndarray, " p"]], Integer[np.ndarray, " p"]]
 """From positions in the stream of draws to rows; -1 for a position that has none."""
@@ -55,7 +65,7 @@ class BatchMaker:
     process_index: int
     process_count: int
     measurements: tuple[str, ...] = ()
-    pad: bool = False
+    geometry: Geometry = _AS_IT_IS
 
     def __call__(self, number: int) -> Batch:
         cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
@@ -72,10 +82,12 @@ class BatchMaker:
             files = self.dataset.read_images(drawn)
             decoded = [self._decode(f, r) for f, r in zip(files, drawn.tolist(), strict=True)]
             out = [images[place, :, :, 0] for place in places.tolist()]
-            render(decoded, self.image_size, self._draws(positions[places]), out, self.pad)
+            render(
+                decoded, self.image_size, self._draws(positions[places]), out, self.geometry.kind
+            )
         leaf = np.zeros(len(rows), np.int32)
         leaf[mask] = self.dataset.leaf[rows[mask]]
-        measured = measure(self.dataset, rows, self.measurements)
+        measured = measure(self.dataset, rows, self.measurements, self.geometry)
         return {
             "image": images,
             "measurements": measured,
@@ -91,11 +103,12 @@ class BatchMaker:
 
     def _decode(self, file: bytes, row: int) -> np.ndarray:
         try:
-            return decode_grey(file)
+            image = decode_grey(file)
         except ValueError as error:
             raise UserError(
                 f"{self.dataset.describe(row)}: {error}. Build the data set again without it."
             ) from error
+        return without_bottom(image, self.geometry.crop_bottom_px)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +192,7 @@ def make_train_iterator(
     process_index: int = 0,
     process_count: int = 1,
     measurements: tuple[str, ...] = (),
-    pad: bool = False,
+    geometry: Geometry = _AS_IT_IS,
 ) -> BatchIterator:
     """Augmented batches `start_batch`, ..., `start_batch + num_batches - 1` of the endless stream.
 
@@ -193,7 +206,7 @@ def make_train_iterator(
       threads: that make batches side by side, in each loader process.
       process_index: which of the `process_count` hosts this is.
       measurements: names of `plankton_jax.data.measurements`, columns of the batch's array.
-      pad: keep the aspect ratio and fill up the square instead of squashing.
+      geometry: how images are framed.
 
     Raises:
       UserError: batch_size cannot be divided among the processes. Iterating raises it for a
@@ -210,7 +223,7 @@ def make_train_iterator(
         process_index,
         process_count,
         measurements,
-        pad,
+        geometry,
     )
     return BatchIterator(maker, start_batch, start_batch + num_batches, worker_count, threads)
 
@@ -225,7 +238,7 @@ def make_eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     measurements: tuple[str, ...] = (),
-    pad: bool = False,
+    geometry: Geometry = _AS_IT_IS,
 ) -> BatchIterator:
     """All `rows` once, in order, resized only; the last batch is padded to full size.
 
@@ -243,7 +256,7 @@ def make_eval_batches(
         process_index,
         process_count,
         measurements,
-        pad,
+        geometry,
     )
     return BatchIterator(maker, 0, -(-len(rows) // batch_size), worker_count, threads)
 

@@ -11,22 +11,31 @@ from jaxtyping import Float32, Float64, Integer
 
 from plankton_jax.config import FEATURE
 from plankton_jax.data.dataset import Dataset
+from plankton_jax.data.geometry import Geometry
 
-_TYPICAL_SIDE = 64.0  # pixels; what log_side counts from
+_TYPICAL_SIDE = 64.0  # pixels or micrometres; what log_side counts from
+_AS_IT_IS = Geometry()
 
 
 def measure(
-    dataset: Dataset, rows: Integer[np.ndarray, " b"], names: Sequence[str]
+    dataset: Dataset,
+    rows: Integer[np.ndarray, " b"],
+    names: Sequence[str],
+    geometry: Geometry = _AS_IT_IS,
 ) -> Float32[np.ndarray, "b m"]:
     """The named measurements of these rows, one column each; 0 for a row of -1 (padding).
 
     Args:
       names: of `config.MEASUREMENTS`, or `feature:` and the name of a number that came with the
         images, which is standardised by the data set's mean and deviation; a missing one is 0.
+      geometry: says what is cut off, and the size of a pixel, if sides count in micrometres.
     """
     inside = rows >= 0
     height = np.asarray(dataset.height[rows[inside]], np.float64)
     width = np.asarray(dataset.width[rows[inside]], np.float64)
+    cut, unit = geometry.crop_bottom_px, geometry.pixel_size_um or 1.0
+    height = np.where(height > cut, height - cut, height) * unit
+    width = width * unit
     measured = np.zeros((len(rows), len(names)), np.float32)
     for column, name in enumerate(names):
         if name.startswith(FEATURE):
@@ -51,6 +60,18 @@ def _log_side(height: np.ndarray, width: np.ndarray) -> np.ndarray:
     return 0.5 * np.log(height * width) - np.log(_TYPICAL_SIDE)
 
 
+def _log_height(height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Of the height, against a typical side."""
+    del width
+    return np.log(height / _TYPICAL_SIDE)
+
+
+def _log_width(height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Of the width, against a typical side."""
+    del height
+    return np.log(width / _TYPICAL_SIDE)
+
+
 def _log_elongation(height: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Of the longer side over the shorter one."""
     return np.abs(np.log(width / height))
@@ -58,5 +79,7 @@ def _log_elongation(height: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 _FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "log_side": _log_side,
+    "log_height": _log_height,
+    "log_width": _log_width,
     "log_elongation": _log_elongation,
 }

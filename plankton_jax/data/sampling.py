@@ -9,7 +9,7 @@ import functools
 import math
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float64, Integer, UInt64
 
 from plankton_jax.data.counter import mix64, random_bits, stream_key, to_unit
 from plankton_jax.errors import UserError
@@ -47,7 +47,69 @@ class WeightedSampler:
 
     Power 1 makes every class that is present equally likely (the report's weighted random
     sampler), power 0 every row. A draw picks the class by its cumulative probability, then a
-    member uniformly.
+    member: uniformly, or by weights of the rows among those of the class.
+
+    Raises:
+      UserError: there are no rows, or a class whose rows weigh nothing.
+    """
+
+    def __init__(
+        self,
+        rows: Integer[np.ndarray, " n"],
+        leaf: Integer[np.ndarray, " all"],
+        num_leaves: int,
+        seed: int,
+        power: float = 1.0,
+        weights: Float64[np.ndarray, " n"] | None = None,
+    ):
+        """`leaf` holds the class of every row of the index, not of `rows` alone; `weights` are
+        those of `rows`."""
+        _require_rows(rows)
+        # Sixteen bits, where they are enough, let NumPy sort by radix: linear in the rows.
+        classes = leaf[rows].astype(np.uint16 if num_leaves <= 1 << 16 else np.int64)
+        counts = np.bincount(classes, minlength=num_leaves)
+        order = np.argsort(classes, kind="stable")
+        self.rows = _compact(rows)[order]
+        present = np.flatnonzero(counts)
+        self.counts = counts[present]
+        self.starts = np.cumsum(self.counts) - self.counts
+        # In logarithms relative to the largest class: no power overflows.
+        shares = np.exp((1 - power) * np.log(self.counts / self.counts.max()))
+        self.cumulative = np.cumsum(shares) / shares.sum()
+        self.seed = int(seed)
+        self.within: Float64[np.ndarray, " n"] | None = None
+        if weights is not None:
+            self.within = np.cumsum(weights[order])
+            ends = self.within[self.starts + self.counts - 1]
+            self.before = np.concatenate(([0.0], ends[:-1]))
+            self.masses = ends - self.before
+            if (self.masses <= 0).any():
+                raise UserError(
+                    f"config.sampling.weights: all {int((self.masses <= 0).sum())} classes' images "
+                    "weigh 0; allowed: a weight above 0 for one image of each class at least."
+                )
+
+    def __call__(self, positions: Integer[np.ndarray, " p"]) -> Integer[np.ndarray, " p"]:
+        """Rows drawn at these positions, int64."""
+        key = stream_key(self.seed, "weighted sampler")
+        uniform = to_unit(random_bits(key, np.asarray(positions, np.uint64), 2))
+        drawn = np.searchsorted(self.cumulative[:-1], uniform[:, 0], side="right")
+        starts, counts = self.starts[drawn], self.counts[drawn]
+        if self.within is None:
+            places = starts + (uniform[:, 1] * counts).astype(np.int64)
+        else:
+            wanted = self.before[drawn] + uniform[:, 1] * self.masses[drawn]
+            found = np.searchsorted(self.within, wanted, side="right")
+            places = np.clip(found, starts, starts + counts - 1)  # rounding may lead beyond
+        return self.rows[places].astype(np.int64)
+
+
+class RepeatFactorSampler:
+    """Every row of class c about r_c = max(1, sqrt(threshold / f_c)) times an epoch, f_c being the
+    class's share of `rows` (Gupta, Dollar and Girshick, "LVIS", CVPR 2019).
+
+    A row comes floor(r_c) times; those of a class that come once more are drawn anew each epoch,
+    as many as the fraction asks for. The order within an epoch is that of `UniformSampler`.
 
     Raises:
       UserError: there are no rows.
@@ -59,29 +121,50 @@ class WeightedSampler:
         leaf: Integer[np.ndarray, " all"],
         num_leaves: int,
         seed: int,
-        power: float = 1.0,
+        threshold: float = 1e-3,
     ):
         """`leaf` holds the class of every row of the index, not of `rows` alone."""
         _require_rows(rows)
-        # Sixteen bits, where they are enough, let NumPy sort by radix: linear in the rows.
         classes = leaf[rows].astype(np.uint16 if num_leaves <= 1 << 16 else np.int64)
         counts = np.bincount(classes, minlength=num_leaves)
         self.rows = _compact(rows)[np.argsort(classes, kind="stable")]
-        present = np.flatnonzero(counts)
-        self.counts = counts[present]
+        self.counts = counts[counts > 0]
         self.starts = np.cumsum(self.counts) - self.counts
-        # In logarithms relative to the largest class: no power overflows.
-        shares = np.exp((1 - power) * np.log(self.counts / self.counts.max()))
-        self.cumulative = np.cumsum(shares) / shares.sum()
+        factors = np.maximum(1.0, np.sqrt(threshold * len(rows) / self.counts))
+        self.whole = self.counts * factors.astype(np.int64)
+        slots = np.maximum(np.rint(self.counts * factors).astype(np.int64), self.whole)
+        self.ends = np.cumsum(slots)
         self.seed = int(seed)
+
+    def __len__(self) -> int:
+        """Draws of an epoch."""
+        return int(self.ends[-1])
 
     def __call__(self, positions: Integer[np.ndarray, " p"]) -> Integer[np.ndarray, " p"]:
         """Rows drawn at these positions, int64."""
-        key = stream_key(self.seed, "weighted sampler")
-        uniform = to_unit(random_bits(key, np.asarray(positions, np.uint64), 2))
-        drawn = np.searchsorted(self.cumulative[:-1], uniform[:, 0], side="right")
-        members = (uniform[:, 1] * self.counts[drawn]).astype(np.int64)
+        epochs, draws = np.divmod(np.asarray(positions, np.int64), len(self))
+        keys = mix64(epochs.astype(np.uint64) ^ stream_key(self.seed, "repeat factor sampler"))
+        slots = permute(draws.astype(np.uint64), keys, len(self))
+        drawn = np.searchsorted(self.ends, slots, side="right")
+        slots -= np.concatenate(([0], self.ends[:-1]))[drawn]
+        members = slots % self.counts[drawn]
+        for number in np.unique(drawn[slots >= self.whole[drawn]]).tolist():
+            chosen = np.flatnonzero((drawn == number) & (slots >= self.whole[number]))
+            once_more = (slots[chosen] - self.whole[number]).astype(np.uint64)
+            own = mix64(keys[chosen] ^ np.uint64(number))
+            members[chosen] = permute(once_more, own, int(self.counts[number]))
         return self.rows[self.starts[drawn] + members].astype(np.int64)
+
+
+def capped(
+    hashes: UInt64[np.ndarray, " n"], leaf: Integer[np.ndarray, " n"], cap: int
+) -> Integer[np.ndarray, " m"]:
+    """Which examples are left, ascending, when a class keeps `cap` of them, by the least hash."""
+    order = np.lexsort((hashes, leaf))
+    classes = leaf[order]
+    first = np.flatnonzero(np.diff(classes, prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return np.sort(order[rank < cap])
 
 
 def permute(

@@ -19,16 +19,17 @@ from plankton_jax.data.geometry import (
     no_draws,
     render,
     resize_square,
+    without_bottom,
 )
 
 NONE = AugmentationConfig(horizontal_flip=0, vertical_flip=0, rotation_degrees=0)
 
 
 def rendered(
-    image: np.ndarray, size: int, draws: Draws | None = None, pad: bool = False
+    image: np.ndarray, size: int, draws: Draws | None = None, geometry: str = "squash"
 ) -> np.ndarray:
     out = np.zeros((1, size, size), np.uint8)
-    render([image], size, draws or no_draws(1), list(out), pad)
+    render([image], size, draws or no_draws(1), list(out), geometry)
     return out[0]
 
 
@@ -157,11 +158,33 @@ def test_padding_keeps_the_aspect_ratio_and_fills_with_the_border_s_median(shape
     top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
     margins = ((top, side - shape[0] - top), (left, side - shape[1] - left))
     expected = resize_square(np.pad(image, margins, constant_values=border_median(image)), 64)
-    np.testing.assert_array_equal(rendered(image, 64, pad=True), expected)
+    np.testing.assert_array_equal(rendered(image, 64, geometry="pad"), expected)
     assert abs(border_median(image) - median) <= 1
     # The warp puts it in the same place: next to no rotation is next to no change.
-    warped = rendered(image, 64, draw(angle=1e-6), pad=True)
+    warped = rendered(image, 64, draw(angle=1e-6), geometry="pad")
     assert np.abs(warped.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (64, 64), (121, 40)])
+def test_small_images_keep_their_size_and_large_ones_shrink(shape):
+    image = smooth_image(*shape)
+    side = max(*shape, 64)
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    margins = ((top, side - shape[0] - top), (left, side - shape[1] - left))
+    expected = resize_square(np.pad(image, margins, constant_values=border_median(image)), 64)
+    found = rendered(image, 64, geometry="preserve_size")
+    np.testing.assert_array_equal(found, expected)
+    if side == 64:  # every pixel as it was
+        np.testing.assert_array_equal(found[top : top + shape[0], left : left + shape[1]], image)
+    warped = rendered(image, 64, draw(angle=1e-6), geometry="preserve_size")
+    assert np.abs(warped.astype(int) - expected).mean() < 1
+
+
+def test_lines_at_the_bottom_are_cut_off():
+    image = smooth_image(40, 30)
+    np.testing.assert_array_equal(without_bottom(image, 31), image[:9])
+    for lines in (0, 40, 99):
+        assert without_bottom(image, lines) is image
 
 
 def border(image: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -176,7 +199,7 @@ def test_a_padded_image_turns_without_losing_its_ends(angle):
     )
     expected = square.rotate(angle, Image.Resampling.BICUBIC, fillcolor=border_median(image))
     for after in (False, True):
-        found = rendered(image, 60, draw(angle=angle, after_resize=after), pad=True)
+        found = rendered(image, 60, draw(angle=angle, after_resize=after), geometry="pad")
         assert np.abs(found.astype(int) - expected).mean() < 1.5
 
 
@@ -356,9 +379,9 @@ def test_images_rendered_together_are_those_rendered_alone():
     draws.scale[[2, 4]] = 1
     draws.brightness[3], draws.contrast[3] = 0, 1
     assert draws.are_symmetries().sum() == 2
-    for pad in (False, True):
+    for geometry in ("squash", "pad", "preserve_size"):
         together = np.zeros((len(images), 48, 48), np.uint8)
-        render(images, 48, draws, list(together), pad)
+        render(images, 48, draws, list(together), geometry)
         for place, image in enumerate(images):
-            alone = rendered(image, 48, draws.take(np.array([place])), pad)
+            alone = rendered(image, 48, draws.take(np.array([place])), geometry)
             np.testing.assert_array_equal(together[place], alone)

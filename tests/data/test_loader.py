@@ -70,6 +70,21 @@ def test_measurements_come_with_their_images(tiny):
         )
 
 
+def test_a_scale_bar_is_cut_off_and_sides_count_in_micrometres(tiny):
+    rows, framed = np.array([5, 9]), Geometry("preserve_size", 7, 10.5)
+    names = ("log_height", "log_width", "log_side")
+    with make_eval_batches(tiny, rows, 2, 32, measurements=names, geometry=framed) as iterator:
+        batch = next(iterator)
+    for place, row in enumerate(rows):
+        image = decode_grey(tiny.read_images(np.array([row]))[0])[:-7]
+        height, width, side = 64 * np.exp(batch["measurements"][place])
+        assert (height, width) == pytest.approx((image.shape[0] * 10.5, image.shape[1] * 10.5))
+        assert side**2 == pytest.approx(height * width, rel=1e-5)
+        expected = np.empty((32, 32), np.uint8)
+        render([image], 32, no_draws(1), [expected], "preserve_size")
+        np.testing.assert_array_equal(batch["image"][place, :, :, 0], expected)
+
+
 def test_workers_and_threads_do_not_change_the_stream(tiny):
     expected = train_batches(tiny, threads=1)
     assert_same(train_batches(tiny, threads=3), expected)

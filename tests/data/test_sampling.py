@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from plankton_jax.data.counter import mix64, random_bits, stream_key, to_unit
-from plankton_jax.data.sampling import UniformSampler, WeightedSampler
+from plankton_jax.data.sampling import RepeatFactorSampler, UniformSampler, WeightedSampler, capped
 from plankton_jax.errors import UserError
 
 LEAF = np.repeat(np.arange(6, dtype=np.int32), [500, 120, 60, 0, 7, 1])[
@@ -19,7 +19,12 @@ ROWS = np.arange(0, 688, 2)
 
 
 def samplers(seed):
-    return UniformSampler(ROWS, seed), WeightedSampler(ROWS, LEAF, 6, seed)
+    return (
+        UniformSampler(ROWS, seed),
+        WeightedSampler(ROWS, LEAF, 6, seed),
+        WeightedSampler(ROWS, LEAF, 6, seed, weights=1.0 + ROWS % 5),
+        RepeatFactorSampler(ROWS, LEAF, 6, seed, threshold=0.3),
+    )
 
 
 def test_mixing_is_splitmix64():
@@ -127,3 +132,57 @@ def test_samplers_need_rows():
     ):
         with pytest.raises(UserError, match="at least 1"):
             make()
+
+
+def test_weights_of_examples_decide_within_their_class():
+    weights = np.where(ROWS % 6 == 0, 0.0, 1.0 + ROWS % 3)
+    sampler = WeightedSampler(ROWS, LEAF, 6, 3, power=0.5, weights=weights)
+    drawn = np.bincount(sampler(np.arange(400_000)), minlength=688)[ROWS]
+    counts = np.bincount(LEAF[ROWS], minlength=6)
+    mass = np.bincount(LEAF[ROWS], weights=weights, minlength=6)
+    shares = np.sqrt(counts) / np.sqrt(counts).sum()
+    expected = shares[LEAF[ROWS]] * weights / mass[LEAF[ROWS]] * 400_000
+    assert (drawn[weights == 0] == 0).all()
+    seen = weights > 0
+    assert stats.chisquare(drawn[seen], expected[seen]).pvalue > 1e-3
+    with pytest.raises(UserError, match="weigh 0"):
+        WeightedSampler(ROWS, LEAF, 6, 3, weights=np.zeros(len(ROWS)))
+
+
+@given(st.floats(0, 0.5), st.integers(0, 2**40), st.integers(0, 1000))
+@settings(deadline=None)
+def test_rare_classes_are_repeated_by_their_factor(threshold, seed, epoch):
+    sampler = RepeatFactorSampler(ROWS, LEAF, 6, seed, threshold)
+    drawn = sampler(np.arange(epoch * len(sampler), (epoch + 1) * len(sampler)))
+    times = np.bincount(drawn, minlength=688)[ROWS]
+    counts = np.bincount(LEAF[ROWS], minlength=6)
+    for leaf in np.flatnonzero(counts):
+        factor = max(1.0, np.sqrt(threshold * len(ROWS) / counts[leaf]))
+        found = times[LEAF[ROWS] == leaf]
+        assert set(found) <= {int(factor), int(factor) + 1}
+        assert abs(found.sum() - factor * counts[leaf]) <= 0.5 + 1e-6
+    assert len(sampler) == times.sum()
+
+
+def test_what_comes_once_more_changes_from_epoch_to_epoch():
+    sampler = RepeatFactorSampler(ROWS, LEAF, 6, 0, 0.3)
+    epochs = sampler(np.arange(30 * len(sampler))).reshape(30, -1)
+    rows = ROWS[LEAF[ROWS] == 1]
+    times = np.stack([np.bincount(epoch, minlength=688)[rows] for epoch in epochs])
+    assert (times.max(axis=0) > times.min(axis=0)).all()
+
+
+@given(st.integers(1, 50), st.integers(0, 2**32))
+def test_a_capped_class_keeps_the_same_examples_when_it_grows(cap, seed):
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 1 << 64, 300, dtype=np.uint64)
+    leaf = random.integers(0, 4, 300)
+    kept = capped(hashes, leaf, cap)
+    assert (np.diff(kept) > 0).all()
+    totals = np.bincount(leaf, minlength=4)
+    assert np.bincount(leaf[kept], minlength=4).tolist() == np.minimum(totals, cap).tolist()
+    fewer = capped(hashes[:250], leaf[:250], cap)
+    lost = set(fewer) - set(kept)
+    for row in lost:  # pushed out by one with a smaller hash, never by chance
+        rivals = hashes[kept][leaf[kept] == leaf[row]]
+        assert hashes[row] > rivals.max()
