@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import open_dataset
-from plankton_jax.data.geometry import decode_grey, resize_square
+from plankton_jax.data.geometry import (
+    Geometry,
+    decode_grey,
+    no_draws,
+    render,
+    resize_square,
+)
 from plankton_jax.data.loader import make_eval_batches, make_train_iterator
 from plankton_jax.data.sampling import UniformSampler, WeightedSampler
 from plankton_jax.errors import UserError
