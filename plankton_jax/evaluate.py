@@ -28,7 +28,8 @@ from plankton_jax.names import UNLABELLED
 
 if TYPE_CHECKING:
     from plankton_jax.analysis.predictions import Predictions
-    from plankton_jax.experiment import Data, Network, Training
+    from plankton_jax.experiment import Network, Training
+    from plankton_jax.run_data import Data
 
 
 def main(arguments: list[str]) -> int:
@@ -83,12 +84,12 @@ def predict(
     config: Config, run: pathlib.Path, split: str, checkpoint: str, views: int = 1
 ) -> "Predictions":
     """Runs the network over a part, writes the predictions table and returns it."""
-    from plankton_jax import experiment, run_directory
+    from plankton_jax import experiment, run_data, run_directory
     from plankton_jax.analysis.predictions import Provenance, read_predictions
 
     _, saved = run_directory.read_run(run)
     notify = functools.partial(print, file=sys.stderr)
-    data = experiment.open_data(config, notify=notify, noted=saved)
+    data = run_data.open_data(config, notify=notify, noted=saved)
     if data.dataset.fingerprint != saved["fingerprint"]:
         raise UserError(
             f"--run {run}: its data set has changed: the fingerprint was {saved['fingerprint']}, "
@@ -163,7 +164,7 @@ def _write(
     import jax
     import numpy as np
 
-    from plankton_jax import experiment
+    from plankton_jax import run_data
     from plankton_jax.analysis.predictions import PredictionsWriter
     from plankton_jax.data import loader
     from plankton_jax.metrics import marginal_logits
@@ -203,7 +204,7 @@ def _write(
             worker_count=config.data.worker_count,
             threads=config.data.threads,
             measurements=config.data.measurements,
-            geometry=experiment.geometry(config),
+            geometry=run_data.geometry(config),
         ) as batches,
         PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,
     ):

@@ -27,7 +27,8 @@ from plankton_jax.errors import UserError
 
 if TYPE_CHECKING:
     from plankton_jax.checkpoints import Checkpoints
-    from plankton_jax.experiment import Data, Training
+    from plankton_jax.experiment import Training
+    from plankton_jax.run_data import Data
     from plankton_jax.tracking import Console, Tracker
 
 
@@ -80,7 +81,7 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-    from plankton_jax import experiment, host_memory, run_directory
+    from plankton_jax import experiment, host_memory, run_data, run_directory
     from plankton_jax.checkpoints import Checkpoints
     from plankton_jax.tracking import Console, Tracker
 
@@ -98,7 +99,7 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
         # What a run was built from may be gone; where it is there, it is looked at for changes.
         gone = bool(config.data.source) and not pathlib.Path(config.data.source).exists()
         noted = run_directory.read_run(workdir)[1] if gone and not fresh else None
-        data = experiment.open_data(config, notify=_note, noted=noted)
+        data = run_data.open_data(config, notify=_note, noted=noted)
         if not fresh:
             run_directory.refuse_other_data(workdir, data.description())
         training = experiment.make_training(
@@ -186,7 +187,7 @@ def _greet(
     """Says what is about to be trained, and what is amiss with the classes."""
     import jax
 
-    from plankton_jax import experiment
+    from plankton_jax import run_data
 
     count = sum(leaf.size for leaf in jax.tree.leaves(training.state.params))
     parts = ", ".join(f"{part} {len(rows)}" for part, rows in data.rows.items() if len(rows))
@@ -200,7 +201,7 @@ def _greet(
         f"{training.total_steps} steps of {config.train.batch_size} images on one "
         f"{jax.default_backend()} device" + (f"; going on from step {start}" if start else "")
     )
-    for warning in experiment.class_warnings(data):
+    for warning in run_data.class_warnings(data):
         console.say(f"warning: {warning}")
 
 
@@ -222,7 +223,7 @@ def _loop(
     """
     import jax
 
-    from plankton_jax import experiment, optim
+    from plankton_jax import optim, run_data
     from plankton_jax.data import loader
 
     run_step = jax.jit(accumulating(training.train_step), donate_argnums=(0, 1))
@@ -234,7 +235,7 @@ def _loop(
     # ---------------------------------------------------------------------------------- the data
     with loader.make_train_iterator(
         data.dataset,
-        experiment.make_sampler(config, data),
+        run_data.make_sampler(config, data),
         batch_size=config.train.batch_size,
         image_size=config.data.image_size,
         augmentation=config.augmentation,
@@ -246,7 +247,7 @@ def _loop(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         measurements=config.data.measurements,
-        geometry=experiment.geometry(config),
+        geometry=run_data.geometry(config),
     ) as batches:
         batch = _next_batch(batches)
         while step < training.total_steps:
@@ -342,7 +343,7 @@ def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[st
     """Metrics of every level over the validation part."""
     import jax
 
-    from plankton_jax import experiment
+    from plankton_jax import experiment, run_data
     from plankton_jax.data import loader
     from plankton_jax.metrics import level_metrics, zero_sums
     from plankton_jax.train_step import evaluated
@@ -356,7 +357,7 @@ def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[st
         image_size=config.data.image_size,
         threads=config.data.threads,
         measurements=config.data.measurements,
-        geometry=experiment.geometry(config),
+        geometry=run_data.geometry(config),
     ) as batches:
         for batch in batches:
             names = ("image", "measurements", "leaf", "mask")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from plankton_jax.data.dataset import Dataset
-    from plankton_jax.experiment import Data
+    from plankton_jax.run_data import Data
 
 PARTS = ("train", "validation", "test")
 EXAMPLES = 10
@@ -44,9 +44,10 @@ def main(arguments: list[str]) -> int:
     given = {"dataset": options.dataset, "data_dir": options.data_dir, "source": options.source}
     settings = [f"--config.data.{name}={value}" for name, value in given.items() if value]
     config = default_config([*settings, *overrides])
-    from plankton_jax import experiment
 
-    data = experiment.open_data(config, notify=functools.partial(print, file=sys.stderr))
+    from plankton_jax import run_data
+
+    data = run_data.open_data(config, notify=functools.partial(print, file=sys.stderr))
     out = options.out or pathlib.Path(f"{data.dataset.name}_page")
     counts = {part: data.class_counts(part) for part in PARTS}
     _print(data, counts)

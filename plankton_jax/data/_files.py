@@ -2,7 +2,6 @@
 do not. Reads them and touches nothing else.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from plankton_jax.errors import UserError
+from plankton_jax.files import read_json
 from plankton_jax.taxonomy import Taxonomy
 
 FORMAT_VERSION = 1
@@ -30,20 +30,10 @@ TEXT_COLUMNS = {"id": pa.string(), "group": pa.string(), "split": pa.string()}
 REBUILD = "Build the data set again."
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"data set file {path}: cannot be read ({error}). {REBUILD}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"data set file {path}: found no JSON object. {REBUILD}")
-    return value
-
-
 def read_metadata(directory: pathlib.Path) -> dict[str, Any]:
     """Name, fingerprint, counts and pixel statistics."""
     path = directory / METADATA_FILE
-    metadata = _read_json(path)
+    metadata = read_json(path, REBUILD)
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(
@@ -70,7 +60,7 @@ def read_metadata(directory: pathlib.Path) -> dict[str, Any]:
 def read_taxonomy(directory: pathlib.Path) -> Taxonomy:
     """The tree of classes."""
     path = directory / TAXONOMY_FILE
-    value = _read_json(path)
+    value = read_json(path, REBUILD)
     try:
         return Taxonomy.from_json(value)
     except (KeyError, TypeError, IndexError) as error:
@@ -116,7 +106,7 @@ def map_features(path: pathlib.Path) -> dict[str, np.ndarray]:
 def find_shards(directory: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
     """Path and number of records of each shard, from TFDS's own description of the data set."""
     path = directory / SHARDS_FILE
-    info = _read_json(path)
+    info = read_json(path, REBUILD)
     try:
         (split,) = info["splits"]
         lengths = [int(length) for length in split["shardLengths"]]

@@ -20,7 +20,7 @@ from plankton_jax.data.dataset import open_dataset
 from plankton_jax.data.leaks import find_near_duplicates
 from plankton_jax.data.splits import joined, split_rows
 from plankton_jax.errors import UserError
-from plankton_jax.experiment import open_data
+from plankton_jax.run_data import open_data
 
 ROOT = pathlib.Path(__file__).parents[2]
 

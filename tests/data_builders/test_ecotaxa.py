@@ -14,7 +14,7 @@ from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.data.measurements import measure
 from plankton_jax.errors import UserError
-from plankton_jax.experiment import open_data
+from plankton_jax.run_data import open_data
 
 HEADER = (
     "object_id", "img_file_name", "img_rank", "object_lat", "object_lon", "object_date",

@@ -19,7 +19,7 @@ from data_builders import _published
 from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.errors import UserError
-from plankton_jax.experiment import open_data
+from plankton_jax.run_data import open_data
 from plankton_jax.taxonomy import Taxonomy
 
 ROOT = pathlib.Path(data_builders.__file__).parent
