@@ -177,7 +177,11 @@ def _check_features(config: Config, dataset: datasets.Dataset) -> None:
     raise_all(
         [
             f'config.data.measurements: the data set has no feature "{name}". '
-            + (near_miss(name, dataset.features) or "Some have them with config.data.features.")
+            + (
+                near_miss(name, dataset.features)
+                if dataset.features
+                else "It has none; some have with config.data.features=true."
+            )
             for name in wanted
             if name not in dataset.features
         ]

@@ -203,6 +203,8 @@ def _greet(
     )
     for warning in run_data.class_warnings(data):
         console.say(f"warning: {warning}")
+    if start < training.total_steps:
+        console.say("the first step takes longer: its program is compiled, or read from the cache")
 
 
 def _loop(
@@ -267,10 +269,10 @@ def _loop(
                 sums = {name: value.item() for name, value in window.items()}
                 _require_finite(sums, step, checkpoints)
             if logs:
-                values = _means(sums) | {
-                    "learning_rate": float(training.schedule(step - 1) * state.plateau.scale),
-                    "images_per_second": console.images_per_second(step),
-                }
+                values = _means(sums)
+                values["learning_rate"] = float(training.schedule(step - 1) * state.plateau.scale)
+                if rate := console.images_per_second(step):  # none for the step that was compiled
+                    values["images_per_second"] = rate
                 told.write("train", step, epoch, values)
                 console.show(step, epoch, values)
                 window, sums = device_window(None), _ZERO_WINDOW

@@ -69,6 +69,7 @@ def test_predictions_are_the_same_here_in_keras_and_in_another_process(
         keras_model.fit(images, np.zeros((3, 5)), verbose=0)
         changed = keras_model.predict(images, verbose=0)
         assert np.abs(changed - expected).max() > 1e-3
+        np.testing.assert_allclose(_predictions(model, images), expected, atol=1e-5)  # its own
         expected = changed
     path, images_file, found = (tmp_path / part for part in ("m.keras", "images.npy", "found.npy"))
     keras_model.save(path)

@@ -243,7 +243,9 @@ def _draw_recalls(axes: Axes, rows: list[ClassRow], split: str) -> None:
     axes.text(mean, -0.75, f"mean of classes {mean:.1%}", fontsize=8, ha=side, va="bottom")
     axes.set_xlim(0.0, 1.0)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    axes.set_xlabel(f"accuracy (recall), % of the class's {split} images", fontsize=9)
+    axes.set_xlabel(
+        f"accuracy (recall), % of the class's {split} images; lines: 95 % intervals", fontsize=9
+    )
     axes.text(-0.01, -0.75, f"class, {split} images", fontsize=8, ha="right", va="bottom")
     quiet(axes)
 

@@ -90,7 +90,8 @@ def as_keras(model: models.Classifier) -> Any:
             "measurements, or from KerasHub; allowed: one that create_model makes of a name in "
             "list_models(), with a linear head."
         )
-    _, params, state = models.split_model(model)
+    # Keras gives the arrays of its variables away when it trains.
+    params, state = jax.tree.map(jnp.copy, models.split_model(model)[1:])
     shape = (recipe["image_size"], recipe["image_size"], recipe["in_channels"])
     inputs = keras.Input(shape)
     layer = PlanktonLayer(recipe, params, state, name="classifier")
@@ -146,5 +147,5 @@ def as_keras_hub(model: models.Classifier, image_size: int | None = None) -> Any
     if values.keys() != wanted.keys():
         raise ValueError(f"variables of KerasHub: {sorted(values.keys() ^ wanted.keys())}")
     for path, variable in wanted.items():
-        variable.assign(np.asarray(values[path]).reshape(variable.shape))
+        variable.assign(np.array(values[path]).reshape(variable.shape))
     return network
