@@ -66,8 +66,7 @@ def test_a_function_that_does_not_fit_leaves_nothing_behind(workspace, tmp_path)
     told = run("train", *arguments, status=2).stderr
     assert "config.loss.name: a training step with these functions fails (TypeError" in told
     assert not (workspace / "misfit").exists()
-    short = ("--config.train.epochs=0.1", "--config.optim.warmup_epochs=0")
-    run("train", *train_arguments(workspace, "misfit", *short))
+    run("train", *train_arguments(workspace, "misfit"))  # mended, in the same folder
 
 
 def test_a_checkpoint_of_other_settings_is_refused(workspace):
