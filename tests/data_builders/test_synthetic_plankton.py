@@ -187,7 +187,7 @@ def test_stored_images_are_those_drawn(built):
 
 def test_a_larger_set_begins_with_the_images_of_a_smaller(tmp_path):
     small, large = (
-        Builder(data_dir=tmp_path, config=Options(num_examples=number, seed=2)).records()
+        Builder(data_dir=tmp_path, config=Options(num_examples=number, seed=2)).items(0)
         for number in (5, 9)
     )
     for mine, theirs in zip(small, large, strict=False):
