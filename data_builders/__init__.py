@@ -6,7 +6,6 @@ imported until a data set is prepared.
 
 import contextlib
 import errno
-import functools
 import importlib
 import json
 import os
@@ -73,12 +72,16 @@ def prepare(
         return _built_directory(name)
     given = {"taxonomy_csv": taxonomy_csv, "num_examples": num_examples, "seed": seed}
     given |= {"features": features, "statuses": tuple(statuses), "labels": labels}
-    make = functools.partial(_make_builder, name, data_dir, source, **given)
+
+    def make() -> "PlanktonBuilder":
+        builder = _make_builder(name, data_dir, source, **given)
+        builder.progress, builder.notify = progress, notify or (lambda text: None)
+        return builder
+
     builder = make()
     directory = pathlib.Path(builder.data_dir)
     if _is_built(directory):
         return directory
-    builder.notify = notify or (lambda text: None)
     builder.taxonomy()  # refuses a bad source before anything is written
     try:
         with _lock(directory.parent, notify):
@@ -86,7 +89,6 @@ def prepare(
                 return directory
             if _remove_remains(directory):
                 builder = make()
-            builder.progress, builder.notify = progress, notify or (lambda text: None)
             _build(builder)
     except BaseException as error:
         with contextlib.suppress(OSError):  # goes when TFDS has left it empty

@@ -43,7 +43,7 @@ class PublishedBuilder(FilesBuilder):
             if not self.published():
                 raise UserError(f"{SETTING}: not set. {self.by_hand()}")
             return self.options.variant or "published"
-        marks = [open_source(str(path)).fingerprint() if path.is_dir() else _stamp(path)
+        marks = [self._open(path).fingerprint() if path.is_dir() else _stamp(path)
                  for path in self.given()]  # fmt: skip
         return directory_name(self.options.source, self.options.variant, *marks)
 
@@ -110,7 +110,7 @@ class PublishedBuilder(FilesBuilder):
             paths = [fetch(a, self.download_dir, self.notify) for a in self.published()]
         found = 0
         for path in paths:
-            source = open_source(str(path))
+            source = self._open(path)
             self.look_at(source)
             source.entries = [entry for entry in source.entries if self.belongs(entry)]
             found += len(source.entries)
@@ -120,6 +120,18 @@ class PublishedBuilder(FilesBuilder):
                 f"{SETTING} {self.options.source}: holds no image of {self.name} in the layout in "
                 f"which it was published. {self.by_hand()}"
             )
+
+    def _open(self, path: pathlib.Path) -> Source:
+        """A source; a folder, which its fingerprint lists, is listed once."""
+        if not path.is_dir():
+            return open_source(str(path))
+        if path not in self._folders:
+            self._folders[path] = open_source(str(path))
+        return self._folders[path]
+
+    @functools.cached_property
+    def _folders(self) -> dict[pathlib.Path, Source]:
+        return {}
 
     def look_at(self, source: Source) -> None:
         """Called with the whole listing, tables included, before `belongs` chooses from it."""

@@ -52,7 +52,8 @@ class Staging:
     """The shards and index of an unfinished data set.
 
     Attributes:
-      position: items of the source that are safe; the build goes on with this one.
+      position: items of the source taken so far; at first those that are safe, behind which the
+        build goes on.
       rejected: what was left out so far.
     """
 
@@ -63,7 +64,6 @@ class Staging:
         directory.mkdir(parents=True, exist_ok=True)
         self._parts, self.rejected = _read_journal(directory)
         self.position = self._parts[-1].position if self._parts else 0
-        self._done = self.position
         keep = {JOURNAL_FILE, *(name(n) for n in range(len(self._parts))
                                 for name in (_shard_name, _index_name))}  # fmt: skip
         for path in directory.iterdir():
@@ -90,19 +90,18 @@ class Staging:
                 self.save()
             self._writer.write(serialised)
             self._index.add(item)
-        self._done += 1
+        self.position += 1
 
     def save(self) -> None:
         """Makes all items so far safe."""
-        number = len(self._parts)
-        if not len(self._index):
-            self._writer.close()
-            return
         self._writer.close()
+        if not len(self._index):
+            return
+        number = len(self._parts)
         shard = self._directory / _shard_name(number)
         _index.write_index(self._directory / _index_name(number), self._index.batch())
         self._parts.append(
-            _Part(len(self._index), self._writer.num_bytes, shard.stat().st_size, self._done)
+            _Part(len(self._index), self._writer.num_bytes, shard.stat().st_size, self.position)
         )
         journal = {
             "parts": [dataclasses.asdict(part) for part in self._parts],
@@ -110,7 +109,6 @@ class Staging:
         }
         with replacing(self._directory / JOURNAL_FILE) as temporary:
             temporary.write_text(json.dumps(journal), encoding="utf-8")
-        self.position = self._done
         self._begin()
 
     def index(self) -> pa.RecordBatch:

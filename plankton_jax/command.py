@@ -99,9 +99,14 @@ def _checked(config: Config, overrides: list[str]) -> Config:
         problems += _function_problem(name, value) if callable(value) else []
     raise_all(problems)
     for name, field, value in walk(config):
-        *groups, last = name.split(".")
-        setattr(functools.reduce(getattr, groups, config), last, coerced(value, field.type))
+        _set(config, name, coerced(value, field.type))
     return config
+
+
+def _set(config: Config, name: str, value: Any) -> None:
+    """Sets the setting of a dotted name."""
+    *groups, last = name.split(".")
+    setattr(functools.reduce(getattr, groups, config), last, value)
 
 
 def _dataset_problem(name: str) -> list[str]:
@@ -296,8 +301,7 @@ def config_from_json(file: pathlib.Path) -> Config:
             continue
         if isinstance(value, dict):
             value = _found_function(value, file)
-        *groups, last = name.split(".")
-        setattr(functools.reduce(getattr, groups, config), last, _tupled(value))
+        _set(config, name, _tupled(value))
     raise_all(unknown)
     return config
 

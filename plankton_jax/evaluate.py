@@ -90,11 +90,7 @@ def predict(
     _, saved = run_directory.read_run(run)
     notify = functools.partial(print, file=sys.stderr)
     data = run_data.open_data(config, notify=notify, noted=saved)
-    if data.dataset.fingerprint != saved["fingerprint"]:
-        raise UserError(
-            f"--run {run}: its data set has changed: the fingerprint was {saved['fingerprint']}, "
-            f"is {data.dataset.fingerprint}. Put the former images back, or train anew."
-        )
+    run_directory.refuse_other_data(run, data.description())
     if not len(data.rows[split]):
         hint = "every image has a label" if split == UNLABELLED else "see config.split.fractions"
         raise UserError(f"--split {split}: it has no image; {hint}.")

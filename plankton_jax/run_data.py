@@ -6,6 +6,7 @@ here, so that one configuration means one thing.
 
 import csv
 import dataclasses
+import hashlib
 import pathlib
 import time
 from collections.abc import Callable
@@ -26,10 +27,17 @@ from plankton_jax.taxonomy import Taxonomy
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """An opened data set and which of its rows belong to which part."""
+    """An opened data set and which of its rows belong to which part.
+
+    Attributes:
+      dataset: the whole.
+      rows: those of every part, and the unlabelled ones.
+      weights: of the training rows, float64, where they are given.
+    """
 
     dataset: datasets.Dataset
     rows: dict[str, np.ndarray]
+    weights: np.ndarray | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -43,6 +51,12 @@ class Data:
     def description(self) -> dict[str, Any]:
         """Plain values that tell this data from any other, for the run directory."""
         metadata = self.dataset.metadata
+        # Tables beside the data decide too: near duplicates, weights of examples.
+        chosen = hashlib.sha256()
+        for part in PARTS:
+            chosen.update(part.encode() + self.rows[part].astype("<i8").tobytes())
+        if self.weights is not None:
+            chosen.update(self.weights.astype("<f8").tobytes())
         return {
             "name": metadata["name"],
             "fingerprint": metadata["fingerprint"],
@@ -51,6 +65,7 @@ class Data:
             "mean": metadata["mean"],
             "std": metadata["std"],
             "parts": {part: len(self.rows[part]) for part in PARTS},
+            "rows_sha256": chosen.hexdigest(),
         }
 
 
@@ -94,7 +109,8 @@ def open_data(
         )
     _check_levels(config, dataset.taxonomy)
     _check_features(config, dataset)
-    return Data(dataset, rows)
+    weights = _example_weights(config, dataset)[rows["train"]] if config.sampling.weights else None
+    return Data(dataset, rows, weights)
 
 
 def _split(config: Config, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
@@ -216,13 +232,12 @@ def make_sampler(config: Config, data: Data) -> Callable[[np.ndarray], np.ndarra
     if settings.name == "repeat_factor":
         return sampling.RepeatFactorSampler(*classes, threshold=settings.threshold)
     if settings.name == "weighted":
-        weights = _example_weights(config, data) if settings.weights else None
-        return sampling.WeightedSampler(*classes, power=settings.power, weights=weights)
+        return sampling.WeightedSampler(*classes, power=settings.power, weights=data.weights)
     return sampling.UniformSampler(data.rows["train"], config.seed)
 
 
-def _example_weights(config: Config, data: Data) -> np.ndarray:
-    """The weights of the training images from the configured table, float64."""
+def _example_weights(config: Config, dataset: datasets.Dataset) -> np.ndarray:
+    """The weights of all images from the configured table, float64."""
     path = pathlib.Path(config.sampling.weights)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -233,7 +248,7 @@ def _example_weights(config: Config, data: Data) -> np.ndarray:
             f"config.sampling.weights {path}: cannot be read as a csv with the columns id and "
             f"weight ({type(error).__name__}: {error})."
         ) from error
-    found = data.dataset.rows_of(list(named))
+    found = dataset.rows_of(list(named))
     unknown = [name for name, row in zip(named, found.tolist(), strict=True) if row < 0]
     wrong = [name for name, weight in named.items() if not 0 <= weight < float("inf")]
     if unknown or wrong:
@@ -242,6 +257,6 @@ def _example_weights(config: Config, data: Data) -> np.ndarray:
             f"({', '.join(unknown[:3])}); {len(wrong)} weights are negative or no numbers "
             f"({', '.join(wrong[:3])})."
         )
-    weights = np.ones(len(data.dataset))
+    weights = np.ones(len(dataset))
     weights[found] = list(named.values())
-    return weights[data.rows["train"]]
+    return weights

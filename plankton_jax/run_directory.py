@@ -92,7 +92,8 @@ def refuse_other_data(workdir: pathlib.Path, data: dict[str, Any]) -> None:
     """Checks that a run to go on with has the same images; writes nothing.
 
     Args:
-      data: plain values; `fingerprint` identifies the images, labels and tree.
+      data: plain values; `fingerprint` identifies the images, labels and tree, `rows_sha256` what
+        of them is in which part.
 
     Raises:
       UserError: something differs.
@@ -101,9 +102,9 @@ def refuse_other_data(workdir: pathlib.Path, data: dict[str, Any]) -> None:
     differing = [key for key in data if before.get(key) != data[key]]
     if differing:
         raise UserError(
-            f"--workdir {workdir}: the data set has changed since this run began: "
+            f"{workdir}: the data set has changed since this run began: "
             + "; ".join(f"{key} was {before.get(key)}, is {data[key]}" for key in differing)
-            + ". Put the former images back, or choose another workdir."
+            + ". Put the former images and tables back, or train in another workdir."
         )
 
 

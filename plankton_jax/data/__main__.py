@@ -17,17 +17,17 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from plankton_jax.command import command_parser, default_config, run_command
+from plankton_jax.data.splits import PARTS
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from plankton_jax.data.dataset import Dataset
     from plankton_jax.run_data import Data
 
-PARTS = ("train", "validation", "test")
 EXAMPLES = 10
 _PERCENTILES = (0, 5, 50, 95, 100)
 
@@ -50,27 +50,26 @@ def main(arguments: list[str]) -> int:
     data = run_data.open_data(config, notify=functools.partial(print, file=sys.stderr))
     out = options.out or pathlib.Path(f"{data.dataset.name}_page")
     counts = {part: data.class_counts(part) for part in PARTS}
-    _print(data, counts)
-    _print_parts(data, config)
+    leaf = data.dataset.leaf
+    total = np.bincount(leaf[leaf >= 0], minlength=data.taxonomy.num_leaves)
+    _print(data, total)
+    _print_parts(data, counts, config)
     out.mkdir(parents=True, exist_ok=True)
-    for path in (_write_counts(data, counts, out), *_draw(data, counts, out)):
+    for path in (_write_counts(data, counts, out), *_draw(data, counts, total, out)):
         print(f"wrote {path}")
     if options.leaks:
         _leaks(data, config)
     return 0
 
 
-def _print(data: "Data", counts: "dict[str, np.ndarray]") -> None:
+def _print(data: "Data", total: np.ndarray) -> None:
     """Name, licence, counts by level, imbalance and sizes."""
-    import numpy as np
-
     dataset, tree = data.dataset, data.taxonomy
     metadata = dataset.metadata
     print(f"{dataset.name}: {len(dataset):,} images in {dataset.directory}")
     print(f"licence: {metadata['licence']}")
     left_out = ", ".join(f"{count} {reason}" for reason, count in metadata["rejected"].items())
     print(f"left out: {left_out or 'nothing'}; copies of others: {metadata['duplicates']}")
-    total = np.bincount(dataset.leaf[dataset.leaf >= 0], minlength=tree.num_leaves)
     for level, name in enumerate(tree.level_names):
         nodes = np.bincount(tree.ancestors[level], weights=total)
         order = np.argsort(-nodes, kind="stable")
@@ -87,22 +86,20 @@ def _print(data: "Data", counts: "dict[str, np.ndarray]") -> None:
         print(f"{name}, percentiles {' '.join(map(str, _PERCENTILES))}: {shown}")
 
 
-def _print_parts(data: "Data", config: Any) -> None:
+def _print_parts(data: "Data", counts: dict[str, np.ndarray], config: Any) -> None:
     """Sizes of the parts, and the classes that are missing from one."""
-    import numpy as np
-
     sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in data.rows.items() if len(rows))
     print(f"split by {config.split.method}, seed {config.split.seed}: {sizes}")
     names = data.taxonomy.leaf_names
-    total = np.sum([data.class_counts(part) for part in PARTS], axis=0)
+    labelled = np.sum(list(counts.values()), axis=0)
     for part in PARTS:
-        missing = np.flatnonzero((data.class_counts(part) == 0) & (total > 0))
+        missing = np.flatnonzero((counts[part] == 0) & (labelled > 0))
         if len(missing) and len(data.rows[part]):
             listed = ", ".join(names[leaf] for leaf in missing)
             print(f"warning: classes without an image in {part}, {len(missing)}: {listed}")
 
 
-def _write_counts(data: "Data", counts: "dict[str, np.ndarray]", out: pathlib.Path) -> pathlib.Path:
+def _write_counts(data: "Data", counts: dict[str, np.ndarray], out: pathlib.Path) -> pathlib.Path:
     """Images of every class in every part, as a table."""
     path, tree = out / "class_counts.csv", data.taxonomy
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -114,15 +111,12 @@ def _write_counts(data: "Data", counts: "dict[str, np.ndarray]", out: pathlib.Pa
 
 
 def _draw(
-    data: "Data", counts: "dict[str, np.ndarray]", out: pathlib.Path
+    data: "Data", counts: dict[str, np.ndarray], total: np.ndarray, out: pathlib.Path
 ) -> tuple[pathlib.Path, ...]:
     """The figures."""
-    import numpy as np
-
     from plankton_jax.analysis import dataset_figures
 
     dataset, tree = data.dataset, data.taxonomy
-    total = np.bincount(dataset.leaf[dataset.leaf >= 0], minlength=tree.num_leaves)
     order = sorted(range(tree.num_leaves), key=lambda leaf: (tree.path(leaf)[:-1], -total[leaf]))
     classes = [
         ("".join(tree.path(leaf)[-2:-1]), tree.leaf_names[leaf], int(total[leaf]),
@@ -135,10 +129,8 @@ def _draw(
     return sheet, bars
 
 
-def _examples(dataset: "Dataset", leaf: int) -> "list[np.ndarray]":
+def _examples(dataset: "Dataset", leaf: int) -> list[np.ndarray]:
     """Some images of a class, chosen by the hash of their ids, always the same."""
-    import numpy as np
-
     from plankton_jax.data.geometry import decode_grey
 
     rows = np.flatnonzero(dataset.leaf == leaf)
@@ -148,8 +140,6 @@ def _examples(dataset: "Dataset", leaf: int) -> "list[np.ndarray]":
 
 def _leaks(data: "Data", config: Any) -> None:
     """Counts nearly equal images and those in two parts, and lists all of them."""
-    import numpy as np
-
     from plankton_jax.data.leaks import find_near_duplicates
 
     dataset = data.dataset

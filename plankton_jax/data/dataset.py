@@ -17,7 +17,7 @@ from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from jaxtyping import Float64, Int8, Int32, Integer, UInt64
-from pyarrow import compute as arrow_compute
+from pyarrow import compute
 
 from plankton_jax.data._files import (
     FEATURES_FILE,
@@ -41,10 +41,6 @@ from plankton_jax.taxonomy import Taxonomy
 # With both options a reader reads record by record in 4 us. With the first alone, or when asked for
 # many records at once, it hands each to a thread pool, at 20 us of processor time.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-
-
-# Made when it is imported, out of a type checker's sight.
-_INDEX_IN: Any = getattr(arrow_compute, "index_in")  # noqa: B009
 
 
 class Dataset:
@@ -115,7 +111,8 @@ class Dataset:
 
     def rows_of(self, ids: Sequence[str]) -> Integer[np.ndarray, " r"]:
         """The rows of these ids, -1 where there is none."""
-        found = _INDEX_IN(pa.array(ids, pa.string()), value_set=self._index.column("id"))
+        options = compute.SetLookupOptions(self._index.column("id"))
+        found = compute.call_function("index_in", [pa.array(ids, pa.string())], options)
         return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def rows_of_pairs(self, name: str) -> Integer[np.ndarray, "p 2"]:

@@ -64,14 +64,8 @@ class WeightedSampler:
     ):
         """`leaf` holds the class of every row of the index, not of `rows` alone; `weights` are
         those of `rows`."""
-        _require_rows(rows)
-        # Sixteen bits, where they are enough, let NumPy sort by radix: linear in the rows.
-        classes = leaf[rows].astype(np.uint16 if num_leaves <= 1 << 16 else np.int64)
-        counts = np.bincount(classes, minlength=num_leaves)
-        order = np.argsort(classes, kind="stable")
+        order, self.counts = _by_class(rows, leaf, num_leaves)
         self.rows = _compact(rows)[order]
-        present = np.flatnonzero(counts)
-        self.counts = counts[present]
         self.starts = np.cumsum(self.counts) - self.counts
         # In logarithms relative to the largest class: no power overflows.
         shares = np.exp((1 - power) * np.log(self.counts / self.counts.max()))
@@ -124,11 +118,8 @@ class RepeatFactorSampler:
         threshold: float = 1e-3,
     ):
         """`leaf` holds the class of every row of the index, not of `rows` alone."""
-        _require_rows(rows)
-        classes = leaf[rows].astype(np.uint16 if num_leaves <= 1 << 16 else np.int64)
-        counts = np.bincount(classes, minlength=num_leaves)
-        self.rows = _compact(rows)[np.argsort(classes, kind="stable")]
-        self.counts = counts[counts > 0]
+        order, self.counts = _by_class(rows, leaf, num_leaves)
+        self.rows = _compact(rows)[order]
         self.starts = np.cumsum(self.counts) - self.counts
         factors = np.maximum(1.0, np.sqrt(threshold * len(rows) / self.counts))
         self.whole = self.counts * factors.astype(np.int64)
@@ -208,6 +199,19 @@ def _move(coordinate: np.ndarray, keys: np.ndarray, number: int, limit: int) -> 
     # The upper half decides: the remainder by a small limit would read the lowest bits only.
     mixed = mix64(keys ^ mix64(coordinate + np.uint64(number << 48)))
     return (mixed >> np.uint64(32)) % np.uint64(limit)
+
+
+def _by_class(rows: np.ndarray, leaf: np.ndarray, num_leaves: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order that puts rows of one class side by side, and the sizes of the classes present.
+
+    Raises:
+      UserError: there are no rows.
+    """
+    _require_rows(rows)
+    # Sixteen bits, where they are enough, let NumPy sort by radix: linear in the rows.
+    classes = leaf[rows].astype(np.uint16 if num_leaves <= 1 << 16 else np.int64)
+    counts = np.bincount(classes, minlength=num_leaves)
+    return np.argsort(classes, kind="stable"), counts[counts > 0]
 
 
 def _compact(rows: np.ndarray) -> np.ndarray:

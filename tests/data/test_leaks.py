@@ -157,3 +157,28 @@ def test_grouped_by_years_or_bins(tmp_path):
     with pytest.raises(UserError, match='found "grouped", but no image of this data set has'):
         open_data(config)
     assert json.loads((data.dataset.directory / "metadata.json").read_text())["name"] == "whoi"
+
+
+def test_a_run_knows_its_rows_and_their_weights(tmp_path):
+    table = tmp_path / "weights.csv"
+    config = Config()
+    config.data.num_examples, config.data.data_dir = 60, str(tmp_path / "data")
+    config.sampling.name = "weighted"
+    seen = {}
+    for weight in ("", "2", "3"):
+        config.sampling.weights = str(table) if weight else ""
+        table.write_text(f"id,weight\n00000007,{weight}\n00000008,{weight}\n")
+        data = open_data(config)
+        seen[data.description()["rows_sha256"]] = weight
+        assert data.description() == open_data(config).description()
+    config.sampling.class_cap = 1
+    seen[open_data(config).description()["rows_sha256"]] = "capped"
+    assert len(seen) == 4
+    for text, words in (
+        ("id,weight\nnobody,1\n", "1 ids are not in the data set .nobody"),
+        ("id,weight\n00000007,-1\n", "1 weights are negative"),
+        ("name,weight\na,1\n", "cannot be read as a csv with the columns id and weight"),
+    ):
+        table.write_text(text)
+        with pytest.raises(UserError, match=words):
+            open_data(config)

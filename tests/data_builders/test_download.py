@@ -19,7 +19,7 @@ class _Host(http.server.BaseHTTPRequestHandler):
 
     cut_after: int | None = None
     ranges = True
-    seen: list[tuple[str, str]] = []  # noqa: RUF012
+    seen: list[tuple[str, str]]
 
     def do_GET(self) -> None:
         self.seen.append((self.headers["User-Agent"], self.headers.get("Range", "")))
