@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from plankton_jax.errors import UserError
 from plankton_jax.models._registry import ModelEntry, ModelInfo, register
 from plankton_jax.models.features import Features, select_stages
-from plankton_jax.models.layers import Convolution
+from plankton_jax.models.layers import Convolution, gelu
 from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.pooling import global_average, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
@@ -120,7 +120,7 @@ class Mlp(nnx.Module):
         self.fc2 = make(4 * width, width)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
-        x = jax.nn.gelu(self.fc1(x), approximate=False)
+        x = gelu(self.fc1(x))
         return self.fc2(x if self.grn is None else self.grn(x))
 
 

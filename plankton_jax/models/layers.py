@@ -240,3 +240,12 @@ def batch_statistics(
     centred = inputs - jnp.tile(mean, copies).reshape((1,) * len(axes) + (-1,))
     variance = jnp.mean(jnp.mean(jnp.square(centred), axis=axes).reshape(copies, -1), axis=0)
     return mean, variance
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The exact GELU, x times the normal distribution function, by `erf` as PyTorch has it.
+
+    `jax.nn.gelu` takes `erfc`, which costs three times as much on a CPU and differs where the
+    result is below 1e-6.
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 
 from plankton_jax.errors import UserError
 from plankton_jax.models.initialisers import normal, uniform
+from plankton_jax.models.layers import gelu
 
 # timm truncates at 2, a hundred standard deviations away: a plain normal distribution.
 weight_init = normal(0.02)
@@ -49,7 +49,7 @@ class Mlp(nnx.Module):
         self.fc2 = linear(hidden, width)
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class LayerScale(nnx.Module):

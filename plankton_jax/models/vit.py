@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from plankton_jax.errors import UserError
 from plankton_jax.models._fusion import computed_once
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
+from plankton_jax.models.attention import attend
 from plankton_jax.models.features import Features, select_stages
 from plankton_jax.models.initialisers import normal
 from plankton_jax.models.normalisation import LayerNorm
@@ -60,16 +61,6 @@ class VitConfig:
     embed_prefix: bool = True
 
 
-def attend(
-    query: Float[Array, "b n h k"], key: Float[Array, "b m h k"], value: Float[Array, "b m h k"]
-) -> Float[Array, "b n h k"]:
-    """Scaled dot-product attention over `h` heads, softmax in float32 (Vaswani et al. 2017)."""
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhnm,bmhk->bnhk", weights, value)
-
-
 class Attention(nnx.Module):
     """Self-attention with one fused projection to queries, keys and values."""
 
@@ -82,7 +73,7 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         batch, length, width = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
-        attended = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        attended = attend(qkv.transpose(2, 0, 3, 1, 4)).transpose(0, 2, 1, 3)
         return self.proj(attended.reshape(batch, length, width))
 
 

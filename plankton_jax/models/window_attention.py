@@ -6,13 +6,13 @@ functions of arrays and sizes, and a Flax NNX module.
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from plankton_jax.models.attention import attend
 from plankton_jax.models.transformer import weight_init
 
 # Added to the scores of tokens that a shift brought together from opposite sides of the map.
@@ -44,8 +44,7 @@ class WindowAttention(nnx.Module):
         bias = relative_bias(self.relative_position_bias_table[...], self.window)[None]
         if mask is not None:
             bias = bias + mask[:, None]
-        query, key, value = self._split(self.qkv(x))
-        attended = attend_windows(query, key, value, bias[None])
+        attended = attend(self._split(self.qkv(x)), bias[None])
         return self.proj(self._join(attended, x.shape)[:, :height, :width])
 
     def _split(self, qkv: Float[Array, "b h w 3*d"]) -> Float[Array, "3 b windows heads n k"]:
@@ -66,19 +65,6 @@ class WindowAttention(nnx.Module):
         grid = (height // side, width // side)
         x = x.reshape(batch, *grid, self.heads, side, side, channels // self.heads)
         return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(shape)
-
-
-def attend_windows(
-    query: Float[Array, "b w h n k"],
-    key: Float[Array, "b w h m k"],
-    value: Float[Array, "b w h m k"],
-    bias: Float[Array, "#b #w #h n m"],
-) -> Float[Array, "b w h n k"]:
-    """Scaled dot-product attention with a bias on the scores, softmax in float32."""
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum("bwhnk,bwhmk->bwhnm", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
-    return jnp.einsum("bwhnm,bwhmk->bwhnk", weights, value)
 
 
 def relative_bias(table: Float[Array, "positions h"], window: int) -> Float[Array, "h n n"]:

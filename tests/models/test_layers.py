@@ -10,7 +10,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plankton_jax.models.layers import BatchNorm, Convolution, batch_statistics, convolve
+from plankton_jax.models.layers import BatchNorm, Convolution, batch_statistics, convolve, gelu
 
 RELATIVE = 1e-5
 
@@ -211,3 +211,11 @@ def test_batch_norm_gradient_equals_the_closed_form():
     normalised = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
     expected = (g - g.mean(0) - normalised * (g * normalised).mean(0)) / np.sqrt(x.var(0) + 1e-5)
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_gelu_is_the_normal_distribution_s():
+    from scipy import stats
+
+    x = np.linspace(-8, 8, 4001)
+    found = np.asarray(gelu(jnp.asarray(x, jnp.float32)))
+    np.testing.assert_allclose(found, x * stats.norm.cdf(x), atol=1e-6)
