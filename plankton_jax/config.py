@@ -136,6 +136,19 @@ class DataConfig:
     threads: int = setting(
         2, "Threads that decode and warp inside each loader process.", low=1, affects_result=False
     )
+    worker_timeout: float = setting(
+        300.0,
+        "Seconds; loader processes that give no batch for so long are ended and started anew.",
+        low=1,
+        affects_result=False,
+    )
+    unreadable: str = setting(
+        "stop",
+        "What a record that cannot be read does: stop the run, or skip, which tells of it; in its "
+        "place comes another image of the batch, in an evaluation none.",
+        allowed=("stop", "skip"),
+        affects_result=False,
+    )
 
 
 @dataclasses.dataclass
@@ -197,12 +210,16 @@ class SamplingConfig:
 
 @dataclasses.dataclass
 class AugmentationConfig:
-    """Random changes of a training image, all made in one warp of the original pixels.
+    """Random changes of a training image: first those of the manual recipe, all made in one warp of
+    the original pixels, then operations on the finished square, last mixing of whole images.
 
     The defaults are the report's manual recipe: both flips, rotation uniform in 0..180 degrees,
-    then the resize to a square.
+    then the resize to a square. Its random recipe is manual=False, policy="randaugment".
     """
 
+    manual: bool = setting(
+        True, "Whether the changes from horizontal_flip to contrast are made; none are without."
+    )
     horizontal_flip: float = setting(
         0.5, "Probability of a left-right flip; the report's.", low=0, high=1
     )
@@ -228,6 +245,50 @@ class AugmentationConfig:
     )
     contrast: float = setting(
         0.0, "Contrast about the image's mean is scaled by 1 + uniform(-c, c).", low=0, high=1
+    )
+    policy: str = setting(
+        "none",
+        "A recipe of operations after the resize, torchvision's of the name: randaugment (Cubuk et "
+        "al. 2019), autoaugment (for ImageNet; Cubuk et al. 2018), trivialaugment (Müller and "
+        "Hutter 2021).",
+        allowed=("none", "randaugment", "autoaugment", "trivialaugment"),
+    )
+    policy_operations: int = setting(
+        4, "Operations of randaugment on each image; the report's.", low=1, high=16
+    )
+    policy_magnitude: int = setting(
+        8, "How strong those of randaugment are, in 30 steps; the report's.", low=0, high=30
+    )
+    blur: float = setting(
+        0.0,
+        "Gaussian blur of a standard deviation uniform in 0..this many pixels of the square.",
+        low=0,
+        high=20,
+    )
+    noise: float = setting(
+        0.0,
+        "Gaussian noise of a standard deviation uniform in 0..this share of the full range.",
+        low=0,
+        high=1,
+    )
+    cutout: float = setting(
+        0.0,
+        "A square about a random pixel is filled with the border's grey; its side is uniform in "
+        "0..this share of the image's (DeVries and Taylor 2017).",
+        low=0,
+        high=1,
+    )
+    mixup: float = setting(
+        0.0,
+        "Each image is blended with another, and its loss with that of the other's label, with a "
+        "weight from Beta(a, a) of this a; 0 for none (Zhang et al. 2018).",
+        low=0,
+    )
+    cutmix: float = setting(
+        0.0,
+        "A rectangle of another image, of a share of the area from Beta(a, a) of this a, is put "
+        "into each image; 0 for none. With mixup too, a fair coin chooses (Yun et al. 2019).",
+        low=0,
     )
 
 

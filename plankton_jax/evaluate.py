@@ -201,6 +201,9 @@ def _write(
             threads=config.data.threads,
             measurements=config.data.measurements,
             geometry=run_data.geometry(config),
+            skip_unreadable=config.data.unreadable == "skip",
+            timeout=config.data.worker_timeout,
+            notify=functools.partial(print, file=sys.stderr),
         ) as batches,
         PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,
     ):

@@ -199,6 +199,8 @@ def make_training(
             jnp.asarray(taxonomy.ancestors),
             optim.trainable(settings, network.params),
             ema_decay=config.train.ema_decay,
+            mixup=config.augmentation.mixup,
+            cutmix=config.augmentation.cutmix,
             **constants,
         ),
         eval_step=make_eval_step(network.apply, jnp.asarray(taxonomy.ancestors), **constants),

@@ -12,7 +12,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from plankton_jax.command import (
@@ -250,6 +250,9 @@ def _loop(
         process_count=jax.process_count(),
         measurements=config.data.measurements,
         geometry=run_data.geometry(config),
+        skip_unreadable=config.data.unreadable == "skip",
+        timeout=config.data.worker_timeout,
+        notify=console.say,
     ) as batches:
         batch = _next_batch(batches)
         while step < training.total_steps:
@@ -280,7 +283,7 @@ def _loop(
             metrics = None
             if evaluates and len(data.rows["validation"]):
                 with console.not_counted():
-                    metrics = evaluate(config, data, run_eval, state)
+                    metrics = evaluate(config, data, run_eval, state, console.say)
                 told.write("validation", step, epoch, metrics)
                 console.say(_validation_line(step, metrics, data.taxonomy.level_names))
                 if config.optim.schedule == "plateau":
@@ -341,7 +344,9 @@ def _next_batch(batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return jax.device_put({name: batch[name] for name in ("image", "measurements", "leaf")})
 
 
-def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[str, float]:
+def evaluate(
+    config: Config, data: "Data", run_eval: Any, state: Any, notify: Callable[[str], None]
+) -> dict[str, float]:
     """Metrics of every level over the validation part."""
     import jax
 
@@ -360,6 +365,8 @@ def evaluate(config: Config, data: "Data", run_eval: Any, state: Any) -> dict[st
         threads=config.data.threads,
         measurements=config.data.measurements,
         geometry=run_data.geometry(config),
+        skip_unreadable=config.data.unreadable == "skip",
+        notify=notify,
     ) as batches:
         for batch in batches:
             names = ("image", "measurements", "leaf", "mask")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
-from plankton_jax import metrics
+from plankton_jax import metrics, mixing
 from plankton_jax.losses import Loss
 from plankton_jax.optim import PlateauState
 
@@ -24,6 +24,8 @@ PyTree = Any
 Batch = dict[str, Array]
 # apply(params, model_state, images, train, key) -> (level logits, new model state)
 Apply = Callable[..., tuple[tuple[Float[Array, "b k"], ...], PyTree]]
+
+_MIXING = 2**32 - 1  # of the step's key; the network's layers take numbers from 0 on
 
 
 @functools.partial(
@@ -77,6 +79,8 @@ def make_train_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     ema_decay: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds `train_step(state, batch) -> (state, sums)`.
 
@@ -84,25 +88,36 @@ def make_train_step(
       moving: for each parameter, whether it trains; gradients of the others are not computed.
       mean, std: see `normalise`.
       ema_decay: decay a step of the moving averages; 0 keeps none.
+      mixup, cutmix: the a of Beta(a, a) that weights are drawn from; 0 for none of this kind.
 
-    `sums` holds `loss` (summed over the batch), `correct` (leaf top-1), `count`, and
-    `gradient_norm` (of this step, not summed over examples).
+    `sums` holds `loss` (summed over the batch), `correct` (leaf top-1, of an example's own label
+    where it is mixed), `count`, and `gradient_norm` (of this step, not summed over examples).
     """
     ancestors = jnp.asarray(ancestors, jnp.int32)
 
-    def objective(params, model_state, images, measurements, labels, key):
+    def objective(params, model_state, images, measurements, labels, weight, key):
         params = jax.tree.map(
             lambda value, moves: value if moves else jax.lax.stop_gradient(value), params, moving
         )
         logits, model_state = apply(params, model_state, images, measurements, train=True, key=key)
-        return jnp.mean(loss(logits, labels)), (logits, model_state)
+        value = loss(logits, labels)
+        if weight is not None:
+            value = weight * value + (1 - weight) * loss(logits, mixing.partners(labels))
+        return jnp.mean(value), (logits, model_state)
 
     def train_step(state: TrainState, batch: Batch):
         images = normalise(batch["image"], mean, std)
         labels = ancestors.T[batch["leaf"]]
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        measurements, weight = batch["measurements"], None
+        if mixup or cutmix:
+            mixing_key = jax.random.fold_in(key, _MIXING)
+            share, weight = mixing.draw_weights(mixing_key, images.shape[:3], mixup, cutmix)
+            images = share * images + (1 - share) * mixing.partners(images)
+            own = weight[:, None]
+            measurements = own * measurements + (1 - own) * mixing.partners(measurements)
         (value, (logits, model_state)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params, state.model_state, images, batch["measurements"], labels, key
+            state.params, state.model_state, images, measurements, labels, weight, key
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)

@@ -253,6 +253,9 @@ def _unused_problems(config: Config) -> list[str]:
     weighted = config.sampling.name == "weighted"
     repeats = config.sampling.name == "repeat_factor"
     plateau = [field.name for field in dataclasses.fields(optim) if field.name[:8] == "plateau_"]
+    augmentation = [field.name for field in dataclasses.fields(config.augmentation)]
+    manual = augmentation[1 : augmentation.index("policy")]
+    randomly = config.augmentation.policy == "randaugment"
     rules = (
         ("optim", ("momentum", "nesterov"), not adamw, "optim.name=sgd"),
         ("optim", ("beta1", "beta2", "epsilon"), adamw, "optim.name=adamw"),
@@ -263,6 +266,13 @@ def _unused_problems(config: Config) -> list[str]:
         ("split", ("group_depth",), config.split.method == "grouped", "split.method=grouped"),
         ("sampling", ("power", "weights"), weighted, "sampling.name=weighted"),
         ("sampling", ("threshold",), repeats, "sampling.name=repeat_factor"),
+        ("augmentation", manual, config.augmentation.manual, "augmentation.manual=True"),
+        (
+            "augmentation",
+            ("policy_operations", "policy_magnitude"),
+            randomly,
+            "augmentation.policy=randaugment",
+        ),
     )
     problems, untouched = [], Config()
     for group, names, counts, where in rules:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "plankton_jax"
 COMMANDS = {"train", "evaluate", "predict", "report", "ensemble", "convert", "lr_find"}
-CORE = {"losses", "metrics", "train_step", "optim", "models", "heads"}
+CORE = {"losses", "metrics", "mixing", "train_step", "optim", "models", "heads"}
 CORE_LIBRARIES = {"jax", "flax", "optax", "chex", "numpy", "jaxtyping"}
 HEAVY = {
     "tensorflow_datasets",

@@ -4,7 +4,8 @@ OpenCV; pure functions, nothing is read or written.
 Augmentation and resize are one affine warp of the original pixels, so an image is interpolated
 once. The order is the report's: flips and rotation of the image at its own size (what turns out of
 its frame is lost), then the resize to a square, which squashes the aspect ratio. A rotation may
-come after the resize instead, and the image may be padded to a square instead of squashed.
+come after the resize instead, and the image may be padded to a square instead of squashed. Recipes
+of operations come last, on the square, as in the report.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, UInt8
+from jaxtyping import Float64, Integer, UInt8
 
-from plankton_jax.config import AugmentationConfig
-from plankton_jax.data.counter import random_bits, stream_key, to_unit
+from plankton_jax.data.draws import Draws
+from plankton_jax.data.operations import OPERATIONS, apply_operation
 
 # Output pixels may lie this many source pixels apart before several are averaged into one.
 _LONGEST_STEP = 1.25
@@ -75,59 +76,6 @@ class Geometry(NamedTuple):
     pixel_size_um: float = 0.0
 
 
-class Draws(NamedTuple):
-    """What chance decided for each of `b` images, columns `b` long. `no_draws` changes nothing."""
-
-    flip_horizontal: Bool[np.ndarray, " b"]
-    flip_vertical: Bool[np.ndarray, " b"]
-    angle: Float64[np.ndarray, " b"]  # degrees, counter-clockwise
-    after_resize: Bool[np.ndarray, " b"]  # whether the angle turns the square, not the image
-    quarter_turns: Integer[np.ndarray, " b"]  # counter-clockwise, of the finished square
-    scale: Float64[np.ndarray, " b"]
-    shift_right: Float64[np.ndarray, " b"]  # share of the side
-    shift_down: Float64[np.ndarray, " b"]
-    brightness: Float64[np.ndarray, " b"]  # share of the full range
-    contrast: Float64[np.ndarray, " b"]
-
-    def take(self, places: Integer[np.ndarray, " n"]) -> "Draws":
-        """Those of some of the images."""
-        return Draws(*(column[places] for column in self))
-
-    def are_symmetries(self) -> Bool[np.ndarray, " b"]:
-        """Whether pixels only change places after the resize."""
-        moved = (self.angle != 0) | (self.shift_right != 0) | (self.shift_down != 0)
-        return ~moved & (self.scale == 1)
-
-
-def no_draws(count: int) -> Draws:
-    """Draws that change nothing, for `count` images."""
-    no, zero, one = np.zeros(count, bool), np.zeros(count), np.ones(count)
-    return Draws(no, no, zero, no, np.zeros(count, np.int64), one, zero, zero, zero, one)
-
-
-def draw_augmentations(
-    augmentation: AugmentationConfig, seed: int, positions: Integer[np.ndarray, " b"]
-) -> Draws:
-    """What happens to the images at these positions of the stream: a function of seed and position
-    alone, so the same on any host, in any process, after any interruption."""
-    key = stream_key(seed, "augmentation")
-    uniform = to_unit(random_bits(key, np.asarray(positions, np.uint64), 9))
-    signed = 2 * uniform - 1
-    a = augmentation
-    return Draws(
-        flip_horizontal=uniform[:, 0] < a.horizontal_flip,
-        flip_vertical=uniform[:, 1] < a.vertical_flip,
-        angle=uniform[:, 2] * a.rotation_degrees,
-        after_resize=np.full(len(uniform), a.rotation_frame == "square"),
-        quarter_turns=(uniform[:, 3] * 4 * a.quarter_turns).astype(np.int64),
-        scale=np.exp(signed[:, 4] * a.scale_jitter),
-        shift_right=signed[:, 5] * a.shift,
-        shift_down=signed[:, 6] * a.shift,
-        brightness=signed[:, 7] * a.brightness,
-        contrast=1 + signed[:, 8] * a.contrast,
-    )
-
-
 def render(
     images: Sequence[UInt8[np.ndarray, "h w"]],
     size: int,
@@ -158,6 +106,25 @@ def render(
         levels = (np.arange(256) - mean) * draws.contrast[place] + mean
         levels = np.clip(levels + 255 * draws.brightness[place], 0, 255)
         cv2.LUT(out[place], np.rint(levels).astype(np.uint8), dst=out[place])
+    if draws.operations.any():  # 0 is none
+        _operate(images, draws, out)
+
+
+def _operate(images: Sequence[np.ndarray], draws: Draws, out: Sequence[np.ndarray]) -> None:
+    fills = border_medians(images).tolist()
+    columns = zip(
+        out,
+        draws.operations.tolist(),
+        draws.amounts.tolist(),
+        draws.bits.tolist(),
+        fills,
+        strict=True,
+    )
+    for target, numbers, amounts, bits, fill in columns:
+        square = target
+        for number, amount, random in zip(numbers, amounts, bits, strict=True):
+            square = apply_operation(square, OPERATIONS[number], amount, random, fill)
+        target[:] = square
 
 
 def without_bottom(image: UInt8[np.ndarray, "h w"], lines: int) -> UInt8[np.ndarray, "h2 w"]:

@@ -2,126 +2,32 @@
 
 A Grain element is a whole batch of this process, a function of the batch's number alone: the number
 of loader processes and threads cannot change the stream, nothing is lost at its end, and the
-number of the next batch is all the state there is. Starts threads or processes and ends them when
-closed; decides the number of OpenCV's threads (one).
+number of the next batch is all the state there is. So loader processes that end or hang are started
+anew from there. Starts threads or processes and ends them when closed.
 """
 
-import dataclasses
-import math
+import multiprocessing
+import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-import cv2
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 
 from plankton_jax.config import AugmentationConfig
+from plankton_jax.data.batches import AS_IT_IS, UNREADABLE, Batch, BatchMaker, InOrder, Sampler
 from plankton_jax.data.dataset import Dataset
-from plankton_jax.data.geometry import (
-    Draws,
-    Geometry,
-    decode_grey,
-    draw_augmentations,
-    no_draws,
-    render,
-    without_bottom,
-)
-from plankton_jax.data.measurements import measure
+from plankton_jax.data.geometry import Geometry
 from plankton_jax.errors import UserError
 
-Batch = dict[str, np.ndarray]
-"""image uint8 `b h w 1`; measurements float32 `b m`, none by default; leaf int32 `b`; index int64
-`b`, the row in the data set's index, -1 for padding; mask bool `b`, False for padding."""
-
-_ALIGNMENT = 64  # bytes; XLA on a CPU takes an array that lies so as it is and copies any other
-_DECODED_TOGETHER = 64  # images; bounds what a thread holds of large ones
 _SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
 _SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
-
-_AS_IT_IS = Geometry()
-
-Sampler = Callable[[Integer[np.ndarray, " p"]], Integer[np.ndarray, " p"]]
-"""From positions in the stream of draws to rows; -1 for a position that has none."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchMaker:
-    """Makes this process's share of any batch from its number; picklable.
-
-    Of the global batch's positions `number * batch_size ...` a process takes every
-    `process_count`-th, from `process_index` on, so the processes make together what one would.
-    """
-
-    dataset: Dataset
-    sampler: Sampler
-    batch_size: int
-    image_size: int
-    augmentation: AugmentationConfig | None
-    seed: int
-    process_index: int
-    process_count: int
-    measurements: tuple[str, ...] = ()
-    geometry: Geometry = _AS_IT_IS
-
-    def __call__(self, number: int) -> Batch:
-        cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
-        places = np.arange(self.process_index, self.batch_size, self.process_count)
-        positions = number * self.batch_size + places
-        rows = self.sampler(positions)
-        mask = rows >= 0
-        images = _aligned_bytes((len(rows), self.image_size, self.image_size, 1))
-        images[~mask] = 0
-        kept = np.flatnonzero(mask)
-        for start in range(0, len(kept), _DECODED_TOGETHER):
-            places = kept[start : start + _DECODED_TOGETHER]
-            drawn = rows[places]
-            files = self.dataset.read_images(drawn)
-            decoded = [self._decode(f, r) for f, r in zip(files, drawn.tolist(), strict=True)]
-            out = [images[place, :, :, 0] for place in places.tolist()]
-            render(
-                decoded, self.image_size, self._draws(positions[places]), out, self.geometry.kind
-            )
-        leaf = np.zeros(len(rows), np.int32)
-        leaf[mask] = self.dataset.leaf[rows[mask]]
-        measured = measure(self.dataset, rows, self.measurements, self.geometry)
-        return {
-            "image": images,
-            "measurements": measured,
-            "leaf": leaf,
-            "index": rows,
-            "mask": mask,
-        }
-
-    def _draws(self, positions: np.ndarray) -> Draws:
-        if self.augmentation is None:
-            return no_draws(len(positions))
-        return draw_augmentations(self.augmentation, self.seed, positions)
-
-    def _decode(self, file: bytes, row: int) -> np.ndarray:
-        try:
-            image = decode_grey(file)
-        except ValueError as error:
-            raise UserError(
-                f"{self.dataset.describe(row)}: {error}. Build the data set again without it."
-            ) from error
-        return without_bottom(image, self.geometry.crop_bottom_px)
-
-
-@dataclasses.dataclass(frozen=True)
-class InOrder:
-    """The sampler of an evaluation: position p is the p-th of `rows`, -1 after the last."""
-
-    rows: Integer[np.ndarray, " n"]
-
-    def __call__(self, positions: Integer[np.ndarray, " p"]) -> Integer[np.ndarray, " p"]:
-        drawn = np.full(len(positions), -1, np.int64)
-        inside = positions < len(self.rows)
-        drawn[inside] = self.rows[positions[inside]]
-        return drawn
+_ATTEMPTS = 3  # at one batch, before processes that end or hang stop the run
 
 
 class BatchIterator:
@@ -132,19 +38,41 @@ class BatchIterator:
         continues the stream.
     """
 
-    def __init__(self, maker: BatchMaker, start: int, stop: int, worker_count: int, threads: int):
+    def __init__(
+        self,
+        maker: BatchMaker,
+        start: int,
+        stop: int,
+        worker_count: int,
+        threads: int,
+        timeout: float,
+        notify: Callable[[str], None],
+    ):
         self.next_batch = start
         self._stop = stop
-        read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-        pipeline = grain.MapDataset.range(start, stop).map(maker).to_iter_dataset(read_options)
-        if worker_count:
+        self._maker, self._workers, self._threads = maker, worker_count, threads
+        self._timeout, self._notify = timeout, notify
+        self._told: set[int] = set()
+        self._failures = 0
+        self._others = set(multiprocessing.active_children())
+        self._start()
+
+    def _start(self) -> None:
+        """Makes the pipeline from the next batch on; its processes start with the first batch."""
+        options = grain.ReadOptions(
+            num_threads=self._threads, prefetch_buffer_size=2 * self._threads
+        )
+        pipeline = grain.MapDataset.range(self.next_batch, self._stop).map(self._maker)
+        pipeline = pipeline.to_iter_dataset(options)
+        if self._workers:
             _parse_flags_for_grain()
-            options = grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED)
-            pipeline = grain.experimental.WithOptionsIterDataset(pipeline, options).mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2),
+            shared = grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED)
+            pipeline = grain.experimental.WithOptionsIterDataset(pipeline, shared).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2),
                 worker_init_fn=_outlive_signals,
             )
         self._batches: Any = iter(pipeline)
+        self._take = _Watched(self._batches, self._timeout) if self._workers else self._next
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -155,15 +83,63 @@ class BatchIterator:
 
     def __next__(self) -> Batch:
         try:
-            batch = next(self._batches)
+            batch = self._take()
+            while isinstance(batch, str):
+                self._start_again(batch)
+                batch = self._take()
         except BaseException:  # the end of the stream included: nothing is left running
             self.close()
             raise
+        self._failures = 0
         self.next_batch += 1
-        return {name: _own(values) for name, values in batch.items()}
+        batch = {name: _own(values) for name, values in batch.items()}
+        self._tell(batch.pop(UNREADABLE))
+        return batch
+
+    def _next(self) -> Batch:
+        return next(self._batches)
+
+    def _start_again(self, problem: str) -> None:
+        """New processes for those that ended or hang.
+
+        Raises:
+          UserError: it is not the first time at this batch.
+        """
+        self._failures += 1
+        for process in self._processes():
+            process.kill()
+        self.close()
+        if self._failures == _ATTEMPTS:
+            rows = self._maker.rows(self.next_batch).tolist()
+            raise UserError(
+                f"config.data.worker_count: {problem} {_ATTEMPTS} times at batch "
+                f"{self.next_batch} or soon after it; of its {len(rows)} images the first is "
+                f"{self._maker.dataset.describe(rows[0])}. Look at the memory that is free and at "
+                "the messages above, or load with config.data.worker_count=0 and more "
+                "config.data.threads."
+            )
+        self._notify(
+            f"warning: {problem}; loader processes start anew at batch {self.next_batch}, the "
+            "stream of images stays the same"
+        )
+        self._start()
+
+    def _processes(self) -> list[Any]:
+        children = multiprocessing.active_children()
+        return [c for c in children if c not in self._others and c.name.startswith("grain-")]
+
+    def _tell(self, unreadable: Integer[np.ndarray, " b"]) -> None:
+        """Tells once of each record that could not be read."""
+        for row in unreadable[unreadable >= 0].tolist():
+            if row not in self._told:
+                self._told.add(row)
+                problem = self._maker.problem(row) or f"{self._maker.dataset.describe(row)}."
+                self._notify(f"warning: left out: {problem}")
 
     def close(self) -> None:
         """Ends the threads or processes; may be called again."""
+        if isinstance(self._take, _Watched):
+            self._take.stop()
         self._batches.close()
 
     def __enter__(self) -> Self:
@@ -176,6 +152,44 @@ class BatchIterator:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Watched:
+    """Takes batches of loader processes in a thread, so that the caller never waits for ever.
+
+    A call gives a batch, or a sentence on how the processes failed, and raises what they raised.
+    The thread cannot be ended while it waits for a process that hangs; it is then left behind.
+    """
+
+    def __init__(self, batches: Iterator[Batch], timeout: float):
+        self._batches, self._timeout = batches, timeout
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True, name="loader-watch").start()
+
+    def __call__(self) -> Batch | str:
+        self._asked.put(True)
+        try:
+            answer = self._answers.get(timeout=self._timeout)
+        except queue.Empty:
+            return f"no batch came from a loader process in {self._timeout:g} s"
+        if isinstance(answer, RuntimeError) and "exit code" in str(answer):  # Grain's own
+            return "a loader process ended without being asked to"
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _run(self) -> None:
+        while self._asked.get():
+            try:
+                self._answers.put(next(self._batches))
+            except BaseException as error:  # raised where the batch is asked for
+                self._answers.put(error)
+                return
+
+    def stop(self) -> None:
+        """Ends the thread once it waits for nothing."""
+        self._asked.put(False)
 
 
 def make_train_iterator(
@@ -192,7 +206,10 @@ def make_train_iterator(
     process_index: int = 0,
     process_count: int = 1,
     measurements: tuple[str, ...] = (),
-    geometry: Geometry = _AS_IT_IS,
+    geometry: Geometry = AS_IT_IS,
+    skip_unreadable: bool = False,
+    timeout: float = 300.0,
+    notify: Callable[[str], None] = print,
 ) -> BatchIterator:
     """Augmented batches `start_batch`, ..., `start_batch + num_batches - 1` of the endless stream.
 
@@ -207,6 +224,10 @@ def make_train_iterator(
       process_index: which of the `process_count` hosts this is.
       measurements: names of `plankton_jax.data.measurements`, columns of the batch's array.
       geometry: how images are framed.
+      skip_unreadable: whether records that cannot be read are left out, see `BatchMaker`, instead
+        of ending the iteration.
+      timeout: seconds after which loader processes that give no batch are started anew.
+      notify: called with sentences on processes that failed and records that were left out.
 
     Raises:
       UserError: batch_size cannot be divided among the processes. Iterating raises it for a
@@ -224,8 +245,10 @@ def make_train_iterator(
         process_count,
         measurements,
         geometry,
+        skip_unreadable,
     )
-    return BatchIterator(maker, start_batch, start_batch + num_batches, worker_count, threads)
+    stop = start_batch + num_batches
+    return BatchIterator(maker, start_batch, stop, worker_count, threads, timeout, notify)
 
 
 def make_eval_batches(
@@ -238,7 +261,10 @@ def make_eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     measurements: tuple[str, ...] = (),
-    geometry: Geometry = _AS_IT_IS,
+    geometry: Geometry = AS_IT_IS,
+    skip_unreadable: bool = False,
+    timeout: float = 300.0,
+    notify: Callable[[str], None] = print,
 ) -> BatchIterator:
     """All `rows` once, in order, resized only; the last batch is padded to full size.
 
@@ -257,8 +283,10 @@ def make_eval_batches(
         process_count,
         measurements,
         geometry,
+        skip_unreadable,
     )
-    return BatchIterator(maker, 0, -(-len(rows) // batch_size), worker_count, threads)
+    stop = -(-len(rows) // batch_size)
+    return BatchIterator(maker, 0, stop, worker_count, threads, timeout, notify)
 
 
 def _check_batch_size(batch_size: int, process_count: int) -> None:
@@ -282,14 +310,6 @@ def _outlive_signals(worker: int, count: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not ignored for ever: it is also how Python ends what a program forgot to close.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
-
-
-def _aligned_bytes(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-    """A new array, not set, which begins at a multiple of `_ALIGNMENT`."""
-    size = math.prod(shape)
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].reshape(shape)
 
 
 def _own(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The stream of batches: the same however it is made, complete, resumable, and closed cleanly."""
 
 import multiprocessing
+import os
+import signal
 import threading
 import time
 
@@ -13,10 +15,10 @@ from hypothesis import strategies as st
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import open_dataset
+from plankton_jax.data.draws import no_draws
 from plankton_jax.data.geometry import (
     Geometry,
     decode_grey,
-    no_draws,
     render,
     resize_square,
 )
@@ -201,3 +203,103 @@ def test_closing_early_leaves_nothing_behind(tiny, worker_count):
 def test_opencv_does_not_start_threads_of_its_own(tiny):
     train_batches(tiny, count=1)
     assert cv2.getNumThreads() == 1
+
+
+# ---- what goes wrong while it runs ---------------------------------------------------------------
+
+
+@pytest.fixture
+def rotten(tmp_path):
+    """Ten images, of which the rows 0, 3, 4 and 9 cannot be read."""
+    good = [data_support.png(data_support.smooth_image(10, 10, seed)) for seed in range(10)]
+    images = [b"rot" if row in (0, 3, 4, 9) else image for row, image in enumerate(good)]
+    return open_dataset(data_support.write_data_set(tmp_path / "d", images, [0] * 5 + [1] * 5))
+
+
+@pytest.mark.parametrize("worker_count", [0, 1])
+def test_training_goes_on_without_what_cannot_be_read(rotten, worker_count):
+    told = []
+    settings = {"skip_unreadable": True, "notify": told.append, "worker_count": worker_count}
+    clean = train_batches(rotten, count=4, batch_size=5, **settings)
+    drawn = UniformSampler(np.arange(10), 5)(np.arange(20))
+    for number, batch in enumerate(clean):
+        wanted = drawn[5 * number : 5 * number + 5]
+        good = ~np.isin(wanted, (0, 3, 4, 9))
+        assert batch["mask"].all() and batch.keys() == {
+            "image", "measurements", "leaf", "index", "mask",
+        }  # fmt: skip
+        np.testing.assert_array_equal(batch["index"][good], wanted[good])
+        np.testing.assert_array_equal(batch["leaf"], rotten.leaf[batch["index"]])
+        for place in np.flatnonzero(~good):
+            before = next(p for k in range(1, 6) if good[p := (place - k) % 5])
+            np.testing.assert_array_equal(batch["image"][place], batch["image"][before])
+            assert batch["index"][place] == wanted[before]
+    assert len(told) == 4 and all("not a readable image" in text for text in told)
+    assert sorted(text.split('record "')[1][:15] for text in told) == sorted(
+        f"class_{row // 5}/{row:04d}.pn" for row in (0, 3, 4, 9)
+    )
+
+
+def test_an_evaluation_leaves_out_what_cannot_be_read(rotten):
+    told = []
+    batches = make_eval_batches(
+        rotten, np.arange(10), 4, 8, skip_unreadable=True, notify=told.append
+    )
+    with batches:
+        found = list(batches)
+    index = np.concatenate([batch["index"] for batch in found])
+    np.testing.assert_array_equal(index, [-1, 1, 2, -1, -1, 5, 6, 7, 8, -1, -1, -1])
+    np.testing.assert_array_equal(np.concatenate([b["mask"] for b in found]), index >= 0)
+    assert len(told) == 4
+
+
+def test_a_batch_without_any_readable_image_stops(tmp_path):
+    directory = data_support.write_data_set(tmp_path / "d", [b"rot"] * 6, [0] * 6)
+    with pytest.raises(UserError, match="not a readable image.*No other image of its batch"):
+        train_batches(open_dataset(directory), batch_size=3, skip_unreadable=True)
+
+
+def _ended(signal_number):
+    """Sends a signal to every loader process."""
+    children = [c for c in multiprocessing.active_children() if c.name.startswith("grain-")]
+    for child in children:
+        os.kill(child.pid, signal_number)
+    return len(children)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_loader_processes_that_end_or_hang_start_anew(tiny, number):
+    expected, told = train_batches(tiny, count=12), []
+    sampler = UniformSampler(np.arange(len(tiny)), 5)
+    with make_train_iterator(
+        tiny, sampler, 12, 32, AUGMENTATION, 9, 0, 12, 2, timeout=20, notify=told.append
+    ) as iterator:
+        found = [next(iterator) for _ in range(3)]
+        assert _ended(number) == 2
+        found += list(iterator)
+    assert_same(found, expected)
+    assert told and all("loader processes start anew at batch" in text for text in told)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_loader_processes_that_end_again_and_again_stop_the_run(tiny):
+    with make_train_iterator(
+        tiny, _Deadly(), 12, 32, None, 9, 4, 3, 1, notify=lambda text: None
+    ) as iterator:
+        with pytest.raises(UserError, match="3 times at batch 4 or soon after it; of its 12 i"):
+            next(iterator)
+    assert not multiprocessing.active_children()
+
+
+class _Deadly:
+    """A sampler that ends any process but the one it was made in."""
+
+    def __init__(self):
+        self.home = os.getpid()
+
+    def __call__(self, positions):
+        if os.getpid() != self.home:
+            os._exit(17)
+        return positions % 103
