@@ -18,9 +18,10 @@ _KEPT: list[Any] = []
 
 
 def ours(
-    data_set: pathlib.Path, batch_size: int, size: int, cores: int
+    data_set: pathlib.Path, recipe: str, batch_size: int, size: int, cores: int
 ) -> Callable[[int], Iterator[Any]]:
-    """Our batches on the device, as 8-bit grey levels: flips, rotation 0..180 degrees, resize."""
+    """Our batches on the device, as 8-bit grey levels: flips, rotation 0..180 degrees, resize; or
+    the resize and RandAugment's operations."""
     import jax
 
     from plankton_jax.config import AugmentationConfig
@@ -32,6 +33,8 @@ def ours(
     dataset = open_dataset(data_set)
     rows = split_rows(dataset.hashes, dataset.leaf, (1, 0, 0))["train"]
     sampler, augmentation = UniformSampler(rows, 0), AugmentationConfig()
+    if recipe == "randaugment":
+        augmentation = AugmentationConfig(manual=False, policy="randaugment")
 
     def batches(count: int) -> Iterator[Any]:
         with make_train_iterator(
@@ -44,7 +47,7 @@ def ours(
 
 
 def torchvision(
-    folder: pathlib.Path, batch_size: int, size: int, cores: int
+    folder: pathlib.Path, recipe: str, batch_size: int, size: int, cores: int
 ) -> Callable[[int], Iterator[Any]]:
     """The same operations on an `ImageFolder`, batched by a `DataLoader`, normalised."""
     import torch
@@ -54,11 +57,15 @@ def torchvision(
     from torchvision import datasets, transforms
 
     torch.set_num_threads(1)
-    steps = [
+    manual = [
         transforms.RandomHorizontalFlip(),
         transforms.RandomVerticalFlip(),
         transforms.RandomRotation((0, 180)),
         transforms.Resize((size, size)),
+    ]
+    random = [transforms.Resize((size, size)), transforms.RandAugment(4, 8)]
+    steps = [
+        *(random if recipe == "randaugment" else manual),
         transforms.ToTensor(),
         transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     ]
@@ -102,10 +109,10 @@ def images_per_second(batches: Iterator[Any], batch_size: int, count: int) -> fl
 
 
 def main() -> None:
-    side, path, *numbers = sys.argv[1:]
+    side, path, recipe, *numbers = sys.argv[1:]
     batch_size, size, cores, count = map(int, numbers)
     make, packages = SIDES[side]
-    batches = make(pathlib.Path(path), batch_size, size, cores)
+    batches = make(pathlib.Path(path), recipe, batch_size, size, cores)
     print(json.dumps(versions(packages)), flush=True)
     for _ in sys.stdin:
         rate = images_per_second(batches(WARM_UP_BATCHES + count), batch_size, count)

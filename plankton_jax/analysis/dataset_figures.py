@@ -1,4 +1,6 @@
-"""Figures of a data set: examples of every class, and its numbers of images. Writes PNG files."""
+"""Figures of a data set: examples of every class, its numbers of images, and one image as training
+may change it. Writes PNG files.
+"""
 
 import pathlib
 from collections.abc import Sequence
@@ -82,4 +84,34 @@ def class_count_figure(
     axes.set_xlabel("images (log scale)", fontsize=9)
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=8, frameon=False)
     quiet(axes)
+    save(figure, path)
+
+
+def operations_figure(
+    lines: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], path: pathlib.Path
+) -> None:
+    """Draws lines of captioned squares, one line for each operation or recipe.
+
+    Args:
+      lines: name, and captions with grey squares of one size, of each line.
+      path: the PNG to write.
+    """
+    cell, gap, label = 1.0, 0.2, 1.35
+    columns = max(len(squares) for _, squares in lines)
+    width, height = label + columns * cell, len(lines) * (cell + gap)
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(0.0, width)
+    axes.set_ylim(height, 0.0)
+    axes.axis("off")
+    for number, (name, squares) in enumerate(lines):
+        top = number * (cell + gap)
+        axes.text(label - 0.1, top + cell / 2, name, fontsize=8, ha="right", va="center")
+        for column, (caption, square) in enumerate(squares):
+            left = label + column * cell
+            extent = (left, left + 0.95 * cell, top + 0.95 * cell, top)
+            axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+            axes.text(left + 0.475 * cell, top + cell + 0.05, caption, fontsize=6.5, ha="center",
+                      va="center", color=DARK)  # fmt: skip
     save(figure, path)

@@ -4,11 +4,13 @@
     python -m plankton_jax.data --dataset image_folder --source images --out page
     python -m plankton_jax.data --dataset image_folder --source images --leaks
     python -m plankton_jax.data --dataset whoi --config.split.method=grouped
+    python -m plankton_jax.data --dataset whoi --augmentations --config.data.image_size=128
 
 Builds the data set when it is not there. Settings that training has (`--config.split...`) may be
 given. Writes `contact_sheet.png`, `class_counts.png` and `class_counts.csv` into `--out`; with
 `--leaks` it looks for images that are nearly the same, counts those in two parts of the split, and
-lists all in `near_duplicates.csv` beside the built data set, for `config.split.together`.
+lists all in `near_duplicates.csv` beside the built data set, for `config.split.together`. With
+`--augmentations` one image under every operation and recipe is drawn into `augmentations.png`.
 """
 
 import csv
@@ -40,6 +42,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", default="data", help="config.data.data_dir")
     parser.add_argument("--out", type=pathlib.Path, help="folder to write to; default: NAME_page")
     parser.add_argument("--leaks", action="store_true", help="look for nearly equal images")
+    parser.add_argument("--augmentations", action="store_true", help="draw what they do")
     options, overrides = parser.parse_known_args(arguments)
     given = {"dataset": options.dataset, "data_dir": options.data_dir, "source": options.source}
     settings = [f"--config.data.{name}={value}" for name, value in given.items() if value]
@@ -57,6 +60,8 @@ def main(arguments: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     for path in (_write_counts(data, counts, out), *_draw(data, counts, total, out)):
         print(f"wrote {path}")
+    if options.augmentations:
+        print(f"wrote {_draw_augmentations(data, config, out)}")
     if options.leaks:
         _leaks(data, config)
     return 0
@@ -136,6 +141,65 @@ def _examples(dataset: "Dataset", leaf: int) -> list[np.ndarray]:
     rows = np.flatnonzero(dataset.leaf == leaf)
     rows = rows[np.argsort(dataset.hashes[rows], kind="stable")][:EXAMPLES]
     return [decode_grey(file) for file in dataset.read_images(rows)] if len(rows) else []
+
+
+# Amounts that the figure shows, least to most; what they mean is in `operations.apply_operation`.
+_SHOWN: dict[str, tuple[float, ...]] = {
+    "ShearX": (-0.3, -0.08, 0.08, 0.3, 0.99),
+    "ShearY": (-0.3, -0.08, 0.08, 0.3, 0.99),
+    "TranslateX": (-0.45, -0.12, 0.12, 0.32, 0.45),
+    "TranslateY": (-0.45, -0.12, 0.12, 0.32, 0.45),
+    "Rotate": (-30, -8, 8, 30, 135),
+    "Brightness": (-0.9, -0.24, 0.24, 0.9, 0.99),
+    "Contrast": (-0.9, -0.24, 0.24, 0.9, 0.99),
+    "Sharpness": (-0.9, -0.24, 0.24, 0.9, 0.99),
+    "Posterize": (7, 6, 5, 4, 2),
+    "Solarize": (255, 187, 128, 64, 0),
+    "AutoContrast": (0,),
+    "Equalize": (0,),
+    "Invert": (0,),
+    "Blur": (0.5, 1, 2, 4, 8),
+    "Noise": (0.02, 0.05, 0.1, 0.2, 0.4),
+    "Cutout": (0.1, 0.2, 0.3, 0.5, 0.7),
+}
+
+
+def _draw_augmentations(data: "Data", config: Any, out: pathlib.Path) -> pathlib.Path:
+    """One image under every operation and recipe, as the loader makes them."""
+    from plankton_jax.analysis.dataset_figures import operations_figure
+    from plankton_jax.config import AugmentationConfig
+    from plankton_jax.data.draws import draw_augmentations, no_draws
+    from plankton_jax.data.geometry import border_medians, decode_grey, render
+    from plankton_jax.data.operations import apply_operation
+
+    dataset, size = data.dataset, config.data.image_size
+    areas = dataset.height.astype(np.int64) * dataset.width
+    row = np.argsort(areas, kind="stable")[3 * len(areas) // 4]
+    image = decode_grey(dataset.read_images(np.array([row]))[0])
+
+    def rendered(draws: Any, count: int) -> list[np.ndarray]:
+        squares = np.empty((count, size, size), np.uint8)
+        render([image] * count, size, draws, list(squares), config.data.geometry)
+        return list(squares)
+
+    plain = rendered(no_draws(1), 1)[0]
+    fill, bits = int(border_medians([image])[0]), int(dataset.hashes[row])
+    name = dataset.taxonomy.leaf_names[dataset.leaf[row]] if dataset.leaf[row] >= 0 else ""
+    lines = [("as it is", [(name, plain)])]
+    for name, amounts in _SHOWN.items():
+        pixels = size if name.startswith("Translate") else 1
+        changed = [apply_operation(plain, name, a * pixels, bits, fill) for a in amounts]
+        captions = [f"{amount:g}" if len(amounts) > 1 else "" for amount in amounts]
+        lines.append((name, list(zip(captions, changed, strict=True))))
+    recipes = {"this config": config.augmentation, "manual": AugmentationConfig()}
+    for policy in ("randaugment", "autoaugment", "trivialaugment"):
+        recipes[policy] = AugmentationConfig(manual=False, policy=policy)
+    for name, recipe in recipes.items():
+        draws = draw_augmentations(recipe, config.seed, np.arange(6), size)
+        lines.append((name, [("", square) for square in rendered(draws, 6)]))
+    path = out / "augmentations.png"
+    operations_figure(lines, path)
+    return path
 
 
 def _leaks(data: "Data", config: Any) -> None:
