@@ -10,7 +10,13 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-LOSSES = ("cross_entropy", "auxiliary_cross_entropy")
+LOSSES = (
+    "cross_entropy",
+    "auxiliary_cross_entropy",
+    "level_cross_entropy",
+    "hierarchical_cross_entropy",
+    "tree_soft_labels",
+)
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 OPTIMIZERS = ("adamw", "sgd")
 MEASUREMENTS = ("log_side", "log_height", "log_width", "log_elongation")
@@ -24,6 +30,7 @@ UNDECAYED = (
     "dist_token",
     "pos_embed",
     "relative_position_bias_table",
+    "level_log_variance",
 )
 METRICS = (
     "micro_accuracy",
@@ -341,6 +348,55 @@ class ModelConfig:
 
 
 @dataclasses.dataclass
+class HeadConfig:
+    """The branches of the hierarchical heads: bcnn, hbcnn, bacnn, sbacnn, add, concat."""
+
+    branches: str = setting(
+        "sequence",
+        "What a branch reads. sequence: a Swin block behind the one of the level before, the first "
+        "on the last map, as the report has it; parallel: a Swin block of its own on the last map; "
+        "stages: a Swin block on a stage of its own; dense: a stage's map as it is (bcnn_base_b "
+        "and _c).",
+        allowed=("sequence", "parallel", "stages", "dense"),
+    )
+    taps: tuple[int, ...] = setting(
+        (),
+        "Stages that the branches read, coarse to fine, from the end where negative; empty: the "
+        "last one, and for stages and dense the last ones.",
+    )
+    window: int = setting(
+        7, "Side of the windows of the branches' Swin blocks, tokens; Swin-S3's.", low=1
+    )
+    branch_widths: tuple[int, ...] = setting(
+        (),
+        "Of bcnn and hbcnn: width of two dense layers of each branch (ReLU, batch norm, dropout "
+        ".5); empty: none. With the trunk, of all branches but the last.",
+    )
+    trunk: bool = setting(
+        False, "The last branch reads the backbone's pooled features (bcnn_base_*: its trunk)."
+    )
+    connections: tuple[tuple[int, ...], ...] = setting(
+        (), "Of hbcnn: the branches that each branch reads; empty: itself and all coarser ones."
+    )
+    bilinear: bool = setting(
+        False, "Branches read bilinear pooling of their map, as HB-CNN's paper (Lin et al. 2015)."
+    )
+    bilinear_width: int = setting(64, "Channels before the bilinear pooling.", low=1)
+    width: int = setting(
+        256, "Of bacnn, sbacnn, add, concat: length of each branch's features; BA-CNN's.", low=1
+    )
+    attention_width: int = setting(
+        64, "Of bacnn and sbacnn: hidden width of each attention scorer; BA-CNN's.", low=1
+    )
+    attention: str = setting(
+        "sample",
+        "sample: every image has attention weights of its own; batch0: all have those of the "
+        "batch's first image, a mistake of BA-CNN's authors, to reproduce their figures.",
+        allowed=("sample", "batch0"),
+    )
+
+
+@dataclasses.dataclass
 class LossConfig:
     """What is minimised."""
 
@@ -354,6 +410,33 @@ class LossConfig:
         "Share of the target spread evenly over all classes (Szegedy et al. 2016).",
         low=0,
         high=0.99,
+    )
+    level_weights: tuple[tuple[float, ...], ...] = setting(
+        (),
+        "Of level_cross_entropy: weights of the levels, coarse to fine; later rows take over at "
+        "level_epochs. The branch papers' and the report's: (.98, .01, .01), (.1, .8, .1), "
+        "(.1, .2, .7), (.01, .01, .98). Empty: all levels alike.",
+    )
+    level_epochs: tuple[float, ...] = setting(
+        (), "Epochs (from 0) at which the second and later rows of level_weights begin."
+    )
+    level_schedule: str = setting(
+        "step",
+        "step: a row holds until the next; linear: weights move from row to row, which are reached "
+        "at level_epochs; learned: weights are trained, from uncertainty (Kendall et al. 2018).",
+        allowed=("step", "linear", "learned"),
+    )
+    tree_alpha: float = setting(
+        0.1,
+        "Of hierarchical_cross_entropy: an edge of the tree counts exp(-alpha h), h its lower "
+        "node's height (Bertinetto et al. 2020).",
+        low=0,
+    )
+    tree_beta: float = setting(
+        10.0,
+        "Of tree_soft_labels: a class at distance d from the true one, 1 across the whole tree, "
+        "has a share of the label proportional to exp(-beta d) (Bertinetto et al. 2020).",
+        low=0,
     )
 
 
@@ -487,6 +570,7 @@ class Config:
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

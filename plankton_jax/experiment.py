@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plankton_jax import losses, models, optim, weights
+from plankton_jax import heads, losses, models, optim, weights
 from plankton_jax.config import Config, walk
 from plankton_jax.errors import UserError
 from plankton_jax.metrics import METRIC_NAMES
 from plankton_jax.run_data import Data
 from plankton_jax.taxonomy import Taxonomy
-from plankton_jax.train_step import TrainState, make_eval_step, make_train_step
+from plankton_jax.train_step import LOSS, TrainState, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def make_network(
         drop_rate=settings.drop_rate,
         drop_path_rate=settings.drop_path_rate,
         pool=settings.pool or None,
-        head=cast(Any, settings.head),
+        head=cast(Any, heads.configured(cast(Any, settings.head), config.head)),
         taxonomy=taxonomy,
         num_measurements=len(config.data.measurements),
         freeze_backbone=settings.freeze_backbone,
@@ -90,15 +90,26 @@ def make_network(
 
     def apply(params, model_state, images, measurements, *, train, key):
         return models.apply(
-            graph, params, model_state, images, measurements=measurements, train=train, key=key
+            graph,
+            _of_network(params),
+            model_state,
+            images,
+            measurements=measurements,
+            train=train,
+            key=key,
         )
 
     def embed(params, model_state, images, measurements):
-        model = models.join_model(graph, params, model_state)
+        model = models.join_model(graph, _of_network(params), model_state)
         features = model.features(images, measurements=measurements)
         return model.head(features), features.pooled
 
     return Network(params, model_state, apply, embed, mean, std, provenance)
+
+
+def _of_network(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters without what is trained of the loss."""
+    return {name: value for name, value in params.items() if name != LOSS}
 
 
 def _initial_weights(
@@ -184,6 +195,9 @@ def make_training(
         config, data.description(), taxonomy, fresh=fresh, provenance=provenance, notify=notify
     )
     steps_per_epoch = max(1, round(len(data.rows["train"]) / config.train.batch_size))
+    loss = losses.make_loss(config.loss, taxonomy, steps_per_epoch)
+    if isinstance(loss, losses.LevelSchedule) and (trained := loss.initial_params()):
+        network = dataclasses.replace(network, params=network.params | {LOSS: trained})
     total_steps = max(1, round(config.train.epochs * steps_per_epoch))
     settings = _with_frozen_backbone(config)
     schedule = optim.make_schedule(settings, total_steps, steps_per_epoch)
@@ -194,7 +208,7 @@ def make_training(
         state=initial_state(config, network, optimizer),
         train_step=make_train_step(
             network.apply,
-            losses.make_loss(config.loss),
+            loss,
             optimizer,
             jnp.asarray(taxonomy.ancestors),
             optim.trainable(settings, network.params),

@@ -7,7 +7,13 @@ test holds both equal.
 UNLABELLED = "unlabelled"
 """Not a part of a split: the images of a data set that have no label."""
 
-HEADS = ("auxiliary", "linear")
+BRANCH_HEADS = ("add", "bacnn", "bcnn", "concat", "hbcnn", "sbacnn")
+"""Heads with a branch for each level, which config.head describes."""
+
+HEADS = tuple(sorted(("auxiliary", "coherent", "linear", *BRANCH_HEADS)))
+
+DECODERS = ("argmax", "routed", "oracle", "top_down", "leaf", "path", "risk")
+"""Ways to predict nodes of all levels; see `plankton_jax.decoding`."""
 
 BACKBONES = (
     "bcnn_base_b",

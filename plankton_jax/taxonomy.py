@@ -64,6 +64,14 @@ class Taxonomy:
             result.append(parent)
         return tuple(result)
 
+    @functools.cached_property
+    def leaf_distances(self) -> np.ndarray:
+        """Between every two leaves the height of their lowest common node over the tree's own:
+        float64 `leaves leaves`, 0 for a leaf and itself, 1 where the first level differs already.
+        """
+        same = self.ancestors[:, :, None] == self.ancestors[:, None, :]
+        return 1.0 - same.sum(axis=0) / self.depth
+
     def children(self, level: int, node: int) -> np.ndarray:
         """The nodes of level `level + 1` directly below `node` of level `level`."""
         if level + 1 >= self.depth:

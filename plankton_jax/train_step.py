@@ -17,13 +17,16 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from plankton_jax import metrics, mixing
-from plankton_jax.losses import Loss
+from plankton_jax.losses import LevelSchedule, Loss
 from plankton_jax.optim import PlateauState
 
 PyTree = Any
 Batch = dict[str, Array]
 # apply(params, model_state, images, train, key) -> (level logits, new model state)
 Apply = Callable[..., tuple[tuple[Float[Array, "b k"], ...], PyTree]]
+
+LOSS = "loss"
+"""Of the parameters, what is trained of the loss itself."""
 
 _MIXING = 2**32 - 1  # of the step's key; the network's layers take numbers from 0 on
 
@@ -71,7 +74,7 @@ def normalise(
 
 def make_train_step(
     apply: Apply,
-    loss: Loss,
+    loss: Loss | LevelSchedule,
     optimizer: optax.GradientTransformation,
     ancestors: Int[Array, "levels leaves"],
     moving: PyTree,
@@ -85,6 +88,7 @@ def make_train_step(
     """Builds `train_step(state, batch) -> (state, sums)`.
 
     Args:
+      loss: a function, or a schedule of one whose own parameters are under `LOSS`.
       moving: for each parameter, whether it trains; gradients of the others are not computed.
       mean, std: see `normalise`.
       ema_decay: decay a step of the moving averages; 0 keeps none.
@@ -95,14 +99,15 @@ def make_train_step(
     """
     ancestors = jnp.asarray(ancestors, jnp.int32)
 
-    def objective(params, model_state, images, measurements, labels, weight, key):
+    def objective(params, model_state, images, measurements, labels, weight, key, step):
         params = jax.tree.map(
             lambda value, moves: value if moves else jax.lax.stop_gradient(value), params, moving
         )
         logits, model_state = apply(params, model_state, images, measurements, train=True, key=key)
-        value = loss(logits, labels)
+        own = loss.at(step, params.get(LOSS, {})) if isinstance(loss, LevelSchedule) else loss
+        value = own(logits, labels)
         if weight is not None:
-            value = weight * value + (1 - weight) * loss(logits, mixing.partners(labels))
+            value = weight * value + (1 - weight) * own(logits, mixing.partners(labels))
         return jnp.mean(value), (logits, model_state)
 
     def train_step(state: TrainState, batch: Batch):
@@ -117,7 +122,7 @@ def make_train_step(
             own = weight[:, None]
             measurements = own * measurements + (1 - own) * mixing.partners(measurements)
         (value, (logits, model_state)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params, state.model_state, images, measurements, labels, weight, key
+            state.params, state.model_state, images, measurements, labels, weight, key, state.step
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)

@@ -17,8 +17,10 @@ from plankton_jax.config import (
     walk,
 )
 from plankton_jax.errors import near_miss
-from plankton_jax.names import BACKBONES, HEADS
+from plankton_jax.names import BACKBONES, BRANCH_HEADS, HEADS
 from plankton_jax.pretrained import PRETRAINED
+
+UNSMOOTHED = ("hierarchical_cross_entropy", "tree_soft_labels")
 
 
 def all_problems(config: Config) -> list[str]:
@@ -136,6 +138,7 @@ def _joint_problems(config: Config) -> list[str]:
     ]
     problems += _weights_problems(config)
     problems += _auxiliary_problems(config)
+    problems += _level_problems(config)
     problems += _fraction_problems(config.split.fractions)
     for name in ("learning_rate_rules", "weight_decay_rules"):
         for pattern, _ in getattr(config.optim, name):
@@ -211,6 +214,42 @@ def _auxiliary_problems(config: Config) -> list[str]:
     return problems
 
 
+def _level_problems(config: Config) -> list[str]:
+    """Heads of several levels need a loss of all levels, and that weights that make sense."""
+    loss, head, problems = config.loss, config.model.head, []
+    of_levels = head in (*BRANCH_HEADS, "coherent")
+    named = isinstance(loss.name, str)
+    if head in BRANCH_HEADS and named and loss.name != "level_cross_entropy":
+        problems.append(
+            f'config.loss.name: found "{loss.name}" with config.model.head="{head}", which would '
+            'leave its coarser branches untrained; allowed with it: "level_cross_entropy".'
+        )
+    if loss.name == "level_cross_entropy" and isinstance(head, str) and not of_levels:
+        problems.append(
+            f'config.loss.name: found "{loss.name}" with config.model.head="{head}", which gives '
+            f"logits of the leaves alone; allowed with it: {', '.join(BRANCH_HEADS)}, coherent."
+        )
+    for row in loss.level_weights:
+        if not row or min(row) < 0 or max(row) <= 0 or not all(map(math.isfinite, row)):
+            problems.append(
+                f"config.loss.level_weights: found {tuple(row)}; allowed: numbers of 0 or more, "
+                "not all 0, one for each level of the tree."
+            )
+    phases, epochs = max(len(loss.level_weights), 1), tuple(loss.level_epochs)
+    rising = list(epochs) == sorted(set(epochs)) and min(epochs, default=1) > 0
+    if len(epochs) != phases - 1 or not rising:
+        problems.append(
+            f"config.loss.level_epochs: found {epochs} with {len(loss.level_weights)} rows of "
+            "level_weights; allowed: one rising number above 0 for each row behind the first."
+        )
+    if loss.level_schedule == "learned" and loss.level_weights:
+        problems.append(
+            'config.loss.level_weights: found values with config.loss.level_schedule="learned", '
+            "which finds its own; allowed: ()."
+        )
+    return problems
+
+
 def _ignored_problems(config: Config) -> list[str]:
     """Settings that would do nothing, or the reverse of what they are for, beside others."""
     problems = []
@@ -218,6 +257,11 @@ def _ignored_problems(config: Config) -> list[str]:
         problems.append(
             f"config.loss.label_smoothing: found {config.loss.label_smoothing} with a loss that is "
             "a function; allowed: 0. Smooth inside the function."
+        )
+    if config.loss.label_smoothing and config.loss.name in UNSMOOTHED:
+        problems.append(
+            f"config.loss.label_smoothing: found {config.loss.label_smoothing} with config.loss."
+            f"name={config.loss.name}, whose labels the tree spreads; allowed: 0."
         )
     plateau = config.optim.schedule == "plateau"
     for name, monitor, mode, counts in (
@@ -256,6 +300,11 @@ def _unused_problems(config: Config) -> list[str]:
     augmentation = [field.name for field in dataclasses.fields(config.augmentation)]
     manual = augmentation[1 : augmentation.index("policy")]
     randomly = config.augmentation.policy == "randaugment"
+    head, loss = config.model.head, config.loss.name
+    branched = head in BRANCH_HEADS
+    coupled = head in ("bacnn", "sbacnn", "add", "concat")
+    levels, stepwise = loss == "level_cross_entropy", loss == "hierarchical_cross_entropy"
+    level_settings = ("level_weights", "level_epochs", "level_schedule")
     rules = (
         ("optim", ("momentum", "nesterov"), not adamw, "optim.name=sgd"),
         ("optim", ("beta1", "beta2", "epsilon"), adamw, "optim.name=adamw"),
@@ -266,6 +315,18 @@ def _unused_problems(config: Config) -> list[str]:
         ("split", ("group_depth",), config.split.method == "grouped", "split.method=grouped"),
         ("sampling", ("power", "weights"), weighted, "sampling.name=weighted"),
         ("sampling", ("threshold",), repeats, "sampling.name=repeat_factor"),
+        ("head", ("branches", "taps"), branched, "a head with branches"),
+        ("head", ("window",), branched and config.head.branches != "dense", "Swin blocks"),
+        ("head", ("branch_widths",), head in ("bcnn", "hbcnn"), "model.head=bcnn or hbcnn"),
+        ("head", ("trunk",), branched and head != "sbacnn", "a head with branches but sbacnn"),
+        ("head", ("connections",), head == "hbcnn", "model.head=hbcnn"),
+        ("head", ("bilinear",), branched, "a head with branches"),
+        ("head", ("bilinear_width",), config.head.bilinear, "head.bilinear=True"),
+        ("head", ("width",), coupled, "model.head=bacnn, sbacnn, add or concat"),
+        ("head", ("attention_width", "attention"), head in ("bacnn", "sbacnn"), "attention"),
+        ("loss", level_settings, levels, "loss.name=level_cross_entropy"),
+        ("loss", ("tree_alpha",), stepwise, "loss.name=hierarchical_cross_entropy"),
+        ("loss", ("tree_beta",), loss == "tree_soft_labels", "loss.name=tree_soft_labels"),
         ("augmentation", manual, config.augmentation.manual, "augmentation.manual=True"),
         (
             "augmentation",

@@ -77,6 +77,7 @@ class BranchBase(nnx.Module):
     Attributes:
       feature_dim: length of the trunk's output.
       stage_dims, strides: width and stride in pixels of each stage's feature map.
+      stage_sides: side of each stage's feature map.
     """
 
     def __init__(
@@ -100,12 +101,19 @@ class BranchBase(nnx.Module):
         self.dtype = dtype
         self.stage_dims = tuple(widths[-1] for widths in config.blocks)
         self.strides = tuple(2 ** min(n, POOLINGS) for n in range(1, len(config.blocks) + 1))
-        width *= (image_size // 2**POOLINGS) ** 2
+        self.stage_sides = tuple(image_size // stride for stride in self.strides)
+        width *= self.stage_sides[-1] ** 2
         self.dense = nnx.List()
         for features in config.dense:
             self.dense.append(DenseLayer(width, features, dtype=dtype, rngs=rngs))
             width = features
         self.feature_dim = width
+
+    def drop_trunk(self) -> None:
+        """Leaves the dense layers out, for heads that read stages alone; pooled is then the last
+        map."""
+        self.dense = nnx.List()
+        self.feature_dim = self.stage_dims[-1] * self.stage_sides[-1] ** 2
 
     def __call__(
         self,

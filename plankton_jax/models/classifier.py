@@ -90,9 +90,8 @@ class Classifier(nnx.Module):
             return features
         if measurements is None:
             raise UserError("the network was made for measurements: pass them beside the images.")
-        return dataclasses.replace(
-            features, pooled=features.pooled + self.measurements(measurements)
-        )
+        measured = self.measurements(measurements)
+        return dataclasses.replace(features, pooled=features.pooled + measured, measured=measured)
 
 
 def create_model(
@@ -126,7 +125,8 @@ def create_model(
       dtype: what the network computes in; parameters are float32.
       pool: "token" or "mean" for transformers; None or "": the architecture's own.
       head: a name of `plankton_jax.heads`, a function as described there, or None: linear.
-      taxonomy: for heads that predict more levels than the leaves.
+      taxonomy: for heads that predict more levels than the leaves; their settings come with
+        `plankton_jax.heads.configured`.
       num_measurements: numbers that come with each image; 0: none.
       freeze_backbone: run the backbone in inference mode and stop gradients behind it.
       rematerialise: compute blocks again in the backward pass, which takes less memory and more
@@ -160,6 +160,7 @@ def create_model(
                 "config.model.rematerialise: found True; this backbone cannot; allowed: False."
             )
         backbone.rematerialise = True
+    backbone.measured_dim = backbone.feature_dim if num_measurements else 0
     make_head = heads.find(head or "linear")
     head_options = {
         "taxonomy": taxonomy,
@@ -169,6 +170,8 @@ def create_model(
     }
     _check_call("config.model.head", make_head, (backbone, num_classes), head_options)
     made = make_head(backbone, num_classes, **head_options)
+    if hasattr(backbone, "drop_trunk") and not getattr(made, "reads_pooled", True):
+        backbone.drop_trunk()
     embedding = None
     if num_measurements:
         rngs = parameter_keys(fold_in_name(key, "measurements"))

@@ -13,7 +13,7 @@ from plankton_jax.errors import UserError
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["stages", "pooled", "tokens", "distilled", "auxiliary"],
+    data_fields=["stages", "pooled", "tokens", "distilled", "auxiliary", "measured"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Features:
         prefix tokens (class, distillation) first.
       distilled: the distillation token after the final norm, which a second linear head reads.
       auxiliary: in training, what an auxiliary classifier within the network reads.
+      measured: the embedding of the numbers that came with each image; `pooled` has it in it.
     """
 
     stages: tuple[Float[Array, "b h w c"], ...]
@@ -36,6 +37,7 @@ class Features:
     tokens: Float[Array, "b n d"] | None = None
     distilled: Float[Array, "b d"] | None = None
     auxiliary: Float[Array, "b d2"] | None = None
+    measured: Float[Array, "b d"] | None = None
 
 
 def select_stages(stages: Sequence[Array], indices: Sequence[int] | None) -> tuple[Array, ...]:
