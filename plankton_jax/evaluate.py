@@ -24,7 +24,7 @@ from plankton_jax.command import (
 )
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
-from plankton_jax.names import UNLABELLED
+from plankton_jax.names import DECODERS, UNLABELLED
 
 if TYPE_CHECKING:
     from plankton_jax.analysis.predictions import Predictions
@@ -50,12 +50,23 @@ def main(arguments: list[str]) -> int:
         choices=(1, 2, 4, 8),
         help="average the probabilities over this many flips and quarter turns of each image",
     )
+    parser.add_argument(
+        "--decoder",
+        choices=tuple(name for name in DECODERS if name != "oracle"),
+        help="how nodes follow from the logits of all levels (plankton_jax/decoding.py); default: "
+        "routed for the head sbacnn, leaf for coherent, argmax for the others",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options, overrides = parser.parse_known_args(arguments)
     config = _run_config(options.run, overrides)
     logging.getLogger("absl").setLevel(logging.ERROR)
     predictions = predict(
-        config, options.run, options.split, options.checkpoint, views=options.views
+        config,
+        options.run,
+        options.split,
+        options.checkpoint,
+        views=options.views,
+        decoder=options.decoder,
     )
     if options.split == UNLABELLED:
         print(json.dumps({"split": UNLABELLED, "examples": predictions.num_examples})
@@ -80,8 +91,16 @@ def _run_config(run: pathlib.Path, overrides: list[str]) -> Config:
     return config
 
 
+DECODER_OF_HEAD = {"sbacnn": "routed", "coherent": "leaf"}
+
+
 def predict(
-    config: Config, run: pathlib.Path, split: str, checkpoint: str, views: int = 1
+    config: Config,
+    run: pathlib.Path,
+    split: str,
+    checkpoint: str,
+    views: int = 1,
+    decoder: str | None = None,
 ) -> "Predictions":
     """Runs the network over a part, writes the predictions table and returns it."""
     from plankton_jax import experiment, run_data, run_directory
@@ -108,6 +127,7 @@ def predict(
         taxonomy=data.taxonomy,
         training_counts=data.class_counts("train"),
         views=views,
+        decoder=decoder or DECODER_OF_HEAD.get(str(config.model.head), "argmax"),
     )
     path = run / "predictions" / f"{split}.parquet"
     _write(path, config, data, training.network, params, model_state, provenance)

@@ -74,14 +74,23 @@ def batch_sums(
 
 
 def host_sums(
-    level_logits: tuple[np.ndarray, ...], leaf: np.ndarray, ancestors: np.ndarray
+    level_logits: tuple[np.ndarray, ...],
+    leaf: np.ndarray,
+    ancestors: np.ndarray,
+    decoded: Int[np.ndarray, "n levels"] | None = None,
 ) -> Sums:
-    """`batch_sums` in NumPy, with int64 counts and float64 sums: no device, no compilation."""
+    """`batch_sums` in NumPy, with int64 counts and float64 sums: no device, no compilation.
+
+    Args:
+      decoded: the predicted nodes, for the confusion counts; None: the largest logits of each
+        level.
+    """
     confusion, top5_correct, log_loss = [], [], []
-    for logits, nodes in zip(level_logits, ancestors, strict=True):
+    for level, (logits, nodes) in enumerate(zip(level_logits, ancestors, strict=True)):
         size = logits.shape[-1]
         true = nodes[leaf].astype(np.int64)
-        pairs = np.bincount(true * size + logits.argmax(axis=-1), minlength=size * size)
+        predicted = logits.argmax(axis=-1) if decoded is None else decoded[:, level]
+        pairs = np.bincount(true * size + predicted, minlength=size * size)
         confusion.append(pairs.reshape(size, size))
         own = np.take_along_axis(logits, true[:, None], axis=-1)
         before = np.arange(size)[None] < true[:, None]

@@ -293,12 +293,13 @@ def _missing_note(rows: list[ClassRow], split: str) -> str:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    """Writes the PNG with all that reaches beyond the axes; a very large one is coarser."""
+    """Writes the PNG, or SVG by its suffix, with all that reaches beyond the axes; a very large PNG
+    is coarser."""
     width, height = figure.get_size_inches()
     dots = min(
         DOTS_PER_INCH, (MOST_PIXELS / (width * height)) ** 0.5, MOST_DOTS / max(width, height)
     )
     with replacing(path) as temporary:
         FigureCanvasAgg(figure).print_figure(
-            temporary, format="png", dpi=dots, bbox_inches="tight", pad_inches=0.15
+            temporary, format=path.suffix[1:], dpi=dots, bbox_inches="tight", pad_inches=0.15
         )

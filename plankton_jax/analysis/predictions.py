@@ -40,6 +40,7 @@ class Provenance:
       training_counts: int64 `leaves`; training images of each class, the training prior.
       dataset, licence: name and licence of the data set.
       views: flips and quarter turns of each image that the probabilities are the mean of.
+      decoder: how nodes follow from the logits of all levels; see `plankton_jax.decoding`.
     """
 
     taxonomy: Taxonomy
@@ -52,6 +53,7 @@ class Provenance:
     dataset: str
     licence: str
     views: int = 1
+    decoder: str = "argmax"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `levels` and `classes` repeat the tree for readers without this package."""
@@ -67,7 +69,7 @@ class Provenance:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        value = {"views": 1} | value  # which older tables do not name
+        value = {"views": 1, "decoder": "argmax"} | value  # which older tables do not name
         fields = {field.name: value[field.name] for field in dataclasses.fields(cls)}
         fields["taxonomy"] = Taxonomy.from_json(value["taxonomy"])
         fields["training_counts"] = np.asarray(value["training_counts"], np.int64)

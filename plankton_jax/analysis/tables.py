@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plankton_jax.analysis.predictions import Predictions
+from plankton_jax.decoding import decode
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
 from plankton_jax.metrics import class_metrics, host_sums, wilson_interval
@@ -75,7 +76,8 @@ def sums(predictions: Predictions) -> dict[str, Any]:
         )
     ancestors, total = predictions.taxonomy.ancestors, None
     for rows in predictions.batches(ids=False, embedding=False):
-        part = host_sums(rows.logits, rows.label, ancestors)
+        decoded = decode(predictions.provenance.decoder, rows.logits, predictions.taxonomy)
+        part = host_sums(rows.logits, rows.label, ancestors, decoded)
         total = part if total is None else _added(total, part)
     assert total is not None
     return total

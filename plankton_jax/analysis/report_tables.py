@@ -1,0 +1,227 @@
+"""The report's tables 4 to 7 for any runs and any tree, beside its own numbers. Pure; from counts.
+
+A tree of other levels gives tables of other columns. The report's rows are shown for data whose
+tree has its three levels and two sides, and marked.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+
+from plankton_jax.analysis import published
+from plankton_jax.analysis.hierarchy import Hierarchy, measure
+from plankton_jax.analysis.predictions import Predictions
+from plankton_jax.taxonomy import Taxonomy
+
+METRICS = {"Acc": "accuracy", "F1": "f1", "Pre": "precision", "Rec": "recall"}
+REPORT = " (report)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells of text under headings.
+
+    Attributes:
+      name: of its files.
+      title, note: what it shows, and how to read it.
+      columns, rows: headings, and lines of as many cells.
+    """
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """As a table of GitHub's Markdown, with title and note."""
+        lines = [self.columns, ("---",) + ("---:",) * (len(self.columns) - 1), *self.rows]
+        cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
+        table = "\n".join(f"| {line} |" for line in cells)
+        return f"### {self.title}\n\n{table}\n\n{self.note}\n"
+
+    def csv(self) -> str:
+        """As comma-separated values with a line of headings."""
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows((self.columns, *self.rows))
+        return file.getvalue()
+
+    def latex(self) -> str:
+        """As a `table` environment that needs the package booktabs."""
+        lines = [" & ".join(map(_latex, line)) + r" \\" for line in (self.columns, *self.rows)]
+        body = [lines[0], r"\midrule", *lines[1:]]
+        return "\n".join(
+            (
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+                r"\toprule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            )
+        )
+
+
+def _latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def report_tables(
+    runs: Sequence[tuple[str, Predictions]], decoder: str | None = None
+) -> list[Table]:
+    """All tables of runs on one tree.
+
+    Args:
+      runs: names to show and predictions.
+      decoder: for all runs; None: that of each run's head.
+    """
+    tree = runs[0][1].taxonomy
+    found = [(name, measure(predictions, decoder)) for name, predictions in runs]
+    tables = [_levels(found, tree), _agreement(found, tree)]
+    if tree.depth > 1:
+        tables.insert(1, _sides(found, tree))
+        gated = [(n, p) for n, p in runs if p.provenance.decoder == "routed"]
+        if gated:
+            tables.insert(1, _gated(gated, tree))
+        tables.insert(-1, _coherence(found, tree))
+    return tables
+
+
+def like_the_report(tree: Taxonomy) -> bool:
+    """Whether the tree has the report's shape: its two sides, and three levels."""
+    return tree.depth == 3 and sorted(tree.node_names[0]) == sorted(published.SIDES)
+
+
+def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+    columns = [f"{level} {metric}" for level in tree.level_names for metric in METRICS]
+    rows = [
+        (name, *(cell for level in range(tree.depth) for cell in _four(one.level_rows(level))))
+        for name, one in found
+    ]
+    if like_the_report(tree):
+        rows += [
+            (name + REPORT, *(c for level in levels for c in (map(_number, level or (None,) * 4))))
+            for name, levels in published.TABLE_4.items()
+        ]
+    return Table(
+        "table_4",
+        "Metrics of every level",
+        "In %. Accuracy, precision and recall are macro averages over the classes with images, F1 "
+        "is weighted by support. The report's accuracies of B-, HB- and BA-CNN are micro averages.",
+        ("run", *columns),
+        tuple(rows),
+    )
+
+
+def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy) -> Table:
+    """Each head by itself: the gate over all images, a side's heads over the images that truly are
+    of that side."""
+    rows = []
+    for name, predictions in runs:
+        alone = measure(predictions, "oracle")
+        gate = measure(predictions, "argmax").level_rows(0)
+        rows.append((f"{name}: {_gate_name(tree)}", *_four(gate)))
+        for side, side_name in enumerate(tree.node_names[0]):
+            for level in range(1, tree.depth):
+                cells = _four(alone.level_rows(level, side))
+                rows.append((f"{name}: {side_name}, {tree.level_names[level]}", *cells))
+    if like_the_report(tree):
+        rows += [
+            (f"SBA-CNN: {name}{REPORT}", *map(_number, cells))
+            for name, cells in published.TABLE_5.items()
+        ]
+    return Table(
+        "table_5",
+        "Heads behind the gate",
+        "In %. The gate over all images; a side's heads over the images that truly are of that "
+        "side, choosing among its nodes. Averages as in the table of all levels; the report's F1 "
+        "is a macro average here.",
+        ("head", *METRICS),
+        tuple(rows),
+    )
+
+
+def _gate_name(tree: Taxonomy) -> str:
+    return "binary head" if len(tree.node_names[0]) == 2 else "gate"
+
+
+def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+    columns = [f"{level} {metric}" for level in tree.level_names[1:] for metric in METRICS]
+    rows = []
+    for side, side_name in enumerate(tree.node_names[0]):
+        for name, one in found:
+            levels = [one.level_rows(level, side) for level in range(1, tree.depth)]
+            rows.append((name, side_name, *(cell for level in levels for cell in _four(level))))
+        if like_the_report(tree):
+            rows += [
+                (name + REPORT, side_name, *(c for level in levels for c in map(_number, level)))
+                for (name, of_side), levels in published.TABLE_6.items()
+                if of_side == side_name
+            ]
+    return Table(
+        "table_6",
+        f"Metrics of the images of each {tree.level_names[0]}",
+        "In %, over the images whose true first level is the given one; a prediction elsewhere in "
+        "the tree is an error. Averages as in the table of all levels.",
+        ("run", tree.level_names[0], *columns),
+        tuple(rows),
+    )
+
+
+def _coherence(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+    sides = range(len(tree.node_names[0]))
+    rows = [
+        (name, *(_percent(one.coherence_accuracy(side)) for side in (*sides, None)))
+        for name, one in found
+    ]
+    if like_the_report(tree):
+        order = [published.SIDES.index(side) for side in tree.node_names[0]]
+        rows += [
+            (name + REPORT, *(_number(cells[place]) for place in (*order, 2)))
+            for name, cells in published.TABLE_7.items()
+        ]
+    return Table(
+        "table_7",
+        "Coherence accuracy",
+        "In %: images with every level right, by their true first level and in total.",
+        ("run", *tree.node_names[0], "all"),
+        tuple(rows),
+    )
+
+
+def _agreement(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+    rows = []
+    for name, one in found:
+        micro = [_percent(one.level_rows(level)["micro"]) for level in range(tree.depth)]
+        hierarchical = map(_percent, one.hierarchical)
+        height = "-" if math.isnan(one.mistake_height) else f"{one.mistake_height:.2f}"
+        rows.append((name, *micro, _percent(one.consistency()), *hierarchical, height))
+    return Table(
+        "agreement",
+        "Micro accuracy, and agreement with the tree",
+        "In %, but for the last column. Consistent: the predicted nodes are a path of the tree. "
+        "hP, hR, hF: hierarchical precision, recall and F1 over sets of nodes with all above them. "
+        "Height: of the lowest node that a wrong leaf shares with the true one, in levels.",
+        ("run", *(f"{level} micro" for level in tree.level_names), "consistent", "hP", "hR", "hF",
+         "height"),
+        tuple(rows),
+    )  # fmt: skip
+
+
+def _four(level: dict[str, float]) -> list[str]:
+    return [_percent(level[metric]) for metric in METRICS.values()]
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
