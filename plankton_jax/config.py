@@ -134,8 +134,8 @@ class DataConfig:
     normalisation: str = setting(
         "dataset",
         "Mean and standard deviation that images are normalised with: the data set's own or the "
-        "backbone's pretrained weights'.",
-        allowed=("dataset", "backbone"),
+        "backbone's pretrained weights'; raw: grey levels enter as 0..255.",
+        allowed=("dataset", "backbone", "raw"),
     )
     worker_count: int = setting(
         0, "Loader processes; 0 loads in threads of this one.", low=0, affects_result=False

@@ -151,6 +151,8 @@ def _normalisation(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation for each channel that enters the network."""
     channels = config.model.in_channels
+    if config.data.normalisation == "raw":
+        return (0.0,) * channels, (1 / 255,) * channels
     if config.data.normalisation == "dataset":
         return (float(data["mean"]),) * channels, (float(data["std"]),) * channels
     if provenance is not None and provenance.mean:

@@ -1,0 +1,94 @@
+"""Fashion-MNIST on the branch papers' base C: their own experiments (Pizarro et al. 2023, and the
+notebooks beside it), and ours.
+
+    python -m plankton_jax.train --config configs/fashion_mnist.py:bacnn \
+        --config.data.source=fashion-mnist --workdir runs/fashion_bacnn
+    python -m plankton_jax.evaluate --run runs/fashion_bacnn --split test
+
+Argument: bcnn, hbcnn, bacnn, add or concat (the papers' networks and hyper-parameters: 60 epochs
+from scratch without augmentation, SGD with Nesterov momentum .9, learning rate .001, .0002 from
+epoch 42 and .00005 from 52, branch training with switches at 15, 25 and 35), or best (the coherent
+head on a residual network with augmentation). `data.source` is the folder of the four official
+files. The test images are the official ones; nothing is chosen by them but what is told, so the
+last checkpoint counts: evaluate with `--checkpoint last`. All of them, with several seeds:
+`python benchmarks/fashion_mnist.py`. Made for a GPU.
+"""
+
+from plankton_jax.config import Config
+from plankton_jax.errors import UserError, near_miss
+
+ARGUMENTS = ("bcnn", "hbcnn", "bacnn", "add", "concat", "best")
+WEIGHTS = ((0.98, 0.01, 0.01), (0.1, 0.8, 0.1), (0.1, 0.2, 0.7), (0.0, 0.0, 1.0))
+
+
+def get_config(arg: str | None = None) -> Config:
+    """The settings of a network; `data.source` has to be given."""
+    if arg not in ARGUMENTS:
+        raise UserError(
+            f'configs/fashion_mnist.py: found argument "{arg or ""}". '
+            + near_miss(arg or "", ARGUMENTS)
+        )
+    config = Config()
+    config.data.dataset = "fashion_mnist"
+    config.data.image_size = 28
+    config.data.normalisation = "raw"
+    config.split.method = "official"
+    config.train.batch_size = 128
+    config.train.epochs = 60
+    config.loss.name = "level_cross_entropy"
+    if arg == "best":
+        return best(config)
+    config.augmentation.manual = False
+    config.model.name = "bcnn_base_c"
+    config.model.head = arg
+    config.head.branches = "dense"
+    config.head.taps = (1, 2, -1)
+    if arg == "bcnn":
+        config.head.trunk = True
+        config.head.branch_widths = (256, 1024)
+    elif arg == "hbcnn":
+        config.head.branch_widths = (256, 1024, 4096)
+    else:
+        config.head.width = 16
+        if arg == "bacnn":
+            config.head.attention_width = 2048
+    config.optim.name = "sgd"
+    config.optim.momentum = 0.9
+    config.optim.nesterov = True
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 0.0
+    config.optim.schedule = learning_rate
+    config.optim.warmup_epochs = 0.0
+    config.loss.level_weights = WEIGHTS
+    config.loss.level_epochs = (15, 25, 35)
+    return config
+
+
+def learning_rate(step):
+    """The papers' course: .001, .0002 from epoch 42 and .00005 from 52, as shares of the first."""
+    import jax.numpy as jnp
+
+    epoch = step / 469  # steps of 128 of the 60,000 images
+    return jnp.where(epoch < 42, 1.0, jnp.where(epoch < 52, 0.2, 0.05))
+
+
+def best(config: Config) -> Config:
+    """One softmax of the leaves, so that every prediction is a path of the tree, on base C with
+    augmentation: mirrored and shifted images, cut-out and mixed ones."""
+    config.data.normalisation = "dataset"
+    config.model.name = "bcnn_base_c"
+    config.model.head = "coherent"
+    config.augmentation.vertical_flip = 0.0
+    config.augmentation.rotation_degrees = 0.0
+    config.augmentation.shift = 0.1
+    config.augmentation.scale_jitter = 0.1
+    config.augmentation.cutout = 0.5
+    config.augmentation.cutmix = 1.0
+    config.optim.learning_rate = 1e-3
+    config.optim.gradient_clip = 5.0
+    config.optim.warmup_epochs = 2.0
+    config.train.epochs = 100
+    config.train.ema_decay = 0.999
+    config.loss.label_smoothing = 0.05
+    config.loss.level_weights = ((0.1, 0.2, 0.7),)
+    return config
