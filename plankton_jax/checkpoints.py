@@ -216,6 +216,28 @@ class Checkpoints:
             )
         return state, found[RECORD]
 
+    def arrays(self, step: int) -> tuple[dict[str, Any], str]:
+        """One checkpoint as nested dicts of arrays on the host, whatever network it is of, and the
+        sha256 of its parameters.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        folder = self.folder / str(step)
+        try:
+            found = self._manager.restore(
+                step,
+                args=self._args.Composite(
+                    state=self._args.StandardRestore(), record=self._args.JsonRestore()
+                ),
+            )
+        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
+            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            raise UserError(
+                f"checkpoint {folder}: cannot be read ({type(error).__name__}: {reason})."
+            ) from error
+        return jax.device_get(found[STATE]), found[RECORD]["state_sha256"]
+
     def _set_aside(self, step: int) -> None:
         """Moves a damaged checkpoint out of the way of a later save of the same step."""
         target = self.folder.parent / "damaged_checkpoints" / str(step)

@@ -325,7 +325,8 @@ class ModelConfig:
     initial_weights: str = setting(
         "",
         "File to start from: safetensors in timm's naming, what the convert command wrote, or a "
-        "PyTorch file; a head of other classes is left out.",
+        "PyTorch file; a head of other classes is left out. Or the directory of a run of the same "
+        "backbone, whose best checkpoint's backbone is taken.",
     )
     pretrained: str = setting(
         "",

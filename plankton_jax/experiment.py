@@ -4,7 +4,6 @@ that one configuration means one thing.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plankton_jax import heads, losses, models, optim, weights
+from plankton_jax import heads, initial_weights, losses, models, optim, weights
 from plankton_jax.config import Config, walk
 from plankton_jax.errors import UserError
 from plankton_jax.metrics import METRIC_NAMES
@@ -83,7 +82,7 @@ def make_network(
     )
     graph, params, model_state = models.split_model(classifier)
     if fresh and (settings.initial_weights or settings.pretrained):
-        params, model_state, provenance = _initial_weights(
+        params, model_state, provenance = initial_weights.load(
             config, classifier, taxonomy.num_leaves, notify or (lambda text: None)
         )
     mean, std = _normalisation(config, data, provenance)
@@ -110,40 +109,6 @@ def make_network(
 def _of_network(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters without what is trained of the loss."""
     return {name: value for name, value in params.items() if name != LOSS}
-
-
-def _initial_weights(
-    config: Config,
-    classifier: models.Classifier,
-    num_classes: int,
-    notify: Callable[[str], None],
-) -> tuple[Any, Any, weights.Provenance]:
-    """Parameters, model state and provenance of the configured weights.
-
-    Their head is taken too when it has these classes; what is amiss in it is an error then.
-    """
-    settings = config.model
-    if settings.initial_weights and not pathlib.Path(settings.initial_weights).is_file():
-        raise UserError(
-            f"config.model.initial_weights: there is no file {settings.initial_weights}. Public "
-            "weights are named by config.model.pretrained."
-        )
-    source = weights.open_source(
-        settings.initial_weights or settings.pretrained,
-        settings.weights_cache,
-        architecture=models.get_info(settings.name) if isinstance(settings.name, str) else None,
-        notify=notify,
-    )
-    notify(f"starting from {source.provenance.source}; {source.provenance.licence_sentence}")
-    with weights.naming(source.path):
-        with_head = weights.fits_head(source.state_dict, classifier, num_classes)
-        loaded = weights.from_timm(source.state_dict, classifier, with_head=with_head)
-        if not with_head:
-            notify(
-                f"{source.path}: it has no head of this run's classes, which starts anew; one of "
-                "other classes is left out"
-            )
-    return *jax.tree.map(jnp.asarray, loaded), source.provenance
 
 
 def _normalisation(

@@ -114,6 +114,17 @@ def _run_without_heavy_imports(arguments):
 
 
 RUNS = {
+    "recipes": (
+        "--config.augmentation.policy=randaugment",
+        "--config.augmentation.cutout=0.3",
+        "--config.augmentation.mixup=0.2",
+        "--config.augmentation.cutmix=1.0",
+    ),
+    "learned": (
+        "--config.model.head=coherent",
+        "--config.loss.name=level_cross_entropy",
+        "--config.loss.level_schedule=learned",
+    ),
     "frozen": (
         "--config.model.freeze_backbone=true",
         "--config.optim.name=sgd",
@@ -190,6 +201,41 @@ def test_public_weights_start_a_run_that_says_where_they_come_from(workspace):
     run("evaluate", "--run", workspace / "public")
     told = run("train", *train_arguments(workspace, "again", *overrides), status=2).stderr
     assert f"{path}: its sha256 is" in told and not (workspace / "again").exists()
+
+
+BRANCHES = (
+    "--config.model.head=sbacnn",
+    "--config.loss.name=level_cross_entropy",
+    "--config.loss.label_smoothing=0.0",
+    "--config.loss.level_weights=((0.8,0.1,0.1),(0.1,0.1,0.8))",
+    "--config.loss.level_epochs=(1,)",
+    "--config.head.branches=parallel",
+    "--config.head.window=1",
+    "--config.head.width=8",
+    "--config.head.attention_width=4",
+)
+
+
+def test_another_head_learns_on_the_backbone_of_a_run(workspace):
+    """And the tables show both runs under their own decoders."""
+    overrides = (
+        *BRANCHES,
+        f"--config.model.initial_weights={workspace / 'whole'}",
+        "--config.model.freeze_backbone=true",
+    )
+    told = run("train", *train_arguments(workspace, "branches", *overrides)).stderr
+    assert f"starting from the backbone of {workspace / 'whole'}" in told
+    for name in ("whole", "branches"):
+        run("evaluate", "--run", workspace / name)
+    out = workspace / "tables"
+    runs = ("--runs", workspace / "whole", workspace / "branches")
+    printed = run("tables", *runs, "--out", out).stdout
+    assert "Heads behind the gate" in printed and "branches: binary head" in printed
+    assert (out / "branches_hierarchy.html").is_file()
+    other = (*overrides[:-2], f"--config.model.initial_weights={workspace / 'whole'}")
+    other = (*other, "--config.model.name=plankton_cnn_small")
+    told = run("train", *train_arguments(workspace, "other", *other), status=2).stderr
+    assert "a run of plankton_cnn_tiny; wanted: one of plankton_cnn_small" in told
 
 
 PRETRAINED = ("--config.model.name=test_vit", "--config.data.image_size=32")

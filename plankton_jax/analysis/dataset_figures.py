@@ -10,7 +10,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from plankton_jax.analysis.figures import BLUE, DARK, ORANGE, quiet, save, short_name, thousands
+from plankton_jax.analysis.figures import (
+    BLUE,
+    DARK,
+    FAINT,
+    ORANGE,
+    quiet,
+    save,
+    short_name,
+    thousands,
+)
 
 
 def contact_sheet(
@@ -87,6 +96,12 @@ def class_count_figure(
     save(figure, path)
 
 
+def _frame(extent: tuple[float, float, float, float]) -> tuple[list[float], list[float]]:
+    """A line around a picture, whose ground may be as white as the page."""
+    left, right, bottom, top = extent
+    return [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+
+
 def operations_figure(
     lines: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], path: pathlib.Path
 ) -> None:
@@ -112,6 +127,7 @@ def operations_figure(
             left = label + column * cell
             extent = (left, left + 0.95 * cell, top + 0.95 * cell, top)
             axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+            axes.plot(*_frame(extent), color=FAINT, linewidth=0.4)
             axes.text(left + 0.475 * cell, top + cell + 0.05, caption, fontsize=6.5, ha="center",
                       va="center", color=DARK)  # fmt: skip
     save(figure, path)

@@ -1,7 +1,7 @@
 """The report's tables 4 to 7 for any runs and any tree, beside its own numbers. Pure; from counts.
 
-A tree of other levels gives tables of other columns. The report's rows are shown for data whose
-tree has its three levels and two sides, and marked.
+A tree of other levels gives tables of other columns. The report's rows are shown for runs on its
+data set with its tree, and marked.
 """
 
 import csv
@@ -83,29 +83,32 @@ def report_tables(
       decoder: for all runs; None: that of each run's head.
     """
     tree = runs[0][1].taxonomy
+    report = of_the_report(runs[0][1])
     found = [(name, measure(predictions, decoder)) for name, predictions in runs]
-    tables = [_levels(found, tree), _agreement(found, tree)]
+    tables = [_levels(found, tree, report), _agreement(found, tree)]
     if tree.depth > 1:
-        tables.insert(1, _sides(found, tree))
+        tables.insert(1, _sides(found, tree, report))
         gated = [(n, p) for n, p in runs if p.provenance.decoder == "routed"]
         if gated:
-            tables.insert(1, _gated(gated, tree))
-        tables.insert(-1, _coherence(found, tree))
+            tables.insert(1, _gated(gated, tree, report))
+        tables.insert(-1, _coherence(found, tree, report))
     return tables
 
 
-def like_the_report(tree: Taxonomy) -> bool:
-    """Whether the tree has the report's shape: its two sides, and three levels."""
-    return tree.depth == 3 and sorted(tree.node_names[0]) == sorted(published.SIDES)
+def of_the_report(predictions: Predictions) -> bool:
+    """Whether they are of the report's data set and tree: its two sides, and three levels."""
+    tree = predictions.taxonomy
+    shape = tree.depth == 3 and sorted(tree.node_names[0]) == sorted(published.SIDES)
+    return shape and predictions.provenance.dataset == "zooscan"
 
 
-def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
     columns = [f"{level} {metric}" for level in tree.level_names for metric in METRICS]
     rows = [
         (name, *(cell for level in range(tree.depth) for cell in _four(one.level_rows(level))))
         for name, one in found
     ]
-    if like_the_report(tree):
+    if report:
         rows += [
             (name + REPORT, *(c for level in levels for c in (map(_number, level or (None,) * 4))))
             for name, levels in published.TABLE_4.items()
@@ -120,7 +123,7 @@ def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
     )
 
 
-def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy) -> Table:
+def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy, report: bool) -> Table:
     """Each head by itself: the gate over all images, a side's heads over the images that truly are
     of that side."""
     rows = []
@@ -132,7 +135,7 @@ def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy) -> Table:
             for level in range(1, tree.depth):
                 cells = _four(alone.level_rows(level, side))
                 rows.append((f"{name}: {side_name}, {tree.level_names[level]}", *cells))
-    if like_the_report(tree):
+    if report:
         rows += [
             (f"SBA-CNN: {name}{REPORT}", *map(_number, cells))
             for name, cells in published.TABLE_5.items()
@@ -152,14 +155,14 @@ def _gate_name(tree: Taxonomy) -> str:
     return "binary head" if len(tree.node_names[0]) == 2 else "gate"
 
 
-def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
     columns = [f"{level} {metric}" for level in tree.level_names[1:] for metric in METRICS]
     rows = []
     for side, side_name in enumerate(tree.node_names[0]):
         for name, one in found:
             levels = [one.level_rows(level, side) for level in range(1, tree.depth)]
             rows.append((name, side_name, *(cell for level in levels for cell in _four(level))))
-        if like_the_report(tree):
+        if report:
             rows += [
                 (name + REPORT, side_name, *(c for level in levels for c in map(_number, level)))
                 for (name, of_side), levels in published.TABLE_6.items()
@@ -175,13 +178,13 @@ def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
     )
 
 
-def _coherence(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
+def _coherence(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
     sides = range(len(tree.node_names[0]))
     rows = [
         (name, *(_percent(one.coherence_accuracy(side)) for side in (*sides, None)))
         for name, one in found
     ]
-    if like_the_report(tree):
+    if report:
         order = [published.SIDES.index(side) for side in tree.node_names[0]]
         rows += [
             (name + REPORT, *(_number(cells[place]) for place in (*order, 2)))

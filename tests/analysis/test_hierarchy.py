@@ -1,6 +1,7 @@
 """Agreement with the tree against a slow walk over names, image by image; tables and figures."""
 
 import csv
+import dataclasses
 import io
 import math
 import pathlib
@@ -50,7 +51,7 @@ def write(folder: pathlib.Path, name="run", tree=TREE, decoder="argmax", seed=0)
         model="m",
         config_hash="0",
         training_counts=np.zeros(tree.num_leaves, np.int64),
-        dataset="d",
+        dataset="zooscan",
         licence="none",
         decoder=decoder,
     )
@@ -198,6 +199,14 @@ def test_other_trees_give_other_tables_without_the_report(tmp_path):
     assert cells(found[2])[0] == ["run", "k", "l", "m", "all"]
     flat_tables = report_tables([("flat", read_predictions(flat / "predictions/test.parquet"))])
     assert [table.name for table in flat_tables] == ["table_4", "agreement"]
+
+
+def test_the_report_is_not_shown_beside_other_data(tmp_path):
+    folder, _, _ = write(tmp_path)
+    read = read_predictions(folder / "predictions" / "test.parquet")
+    provenance = dataclasses.replace(read.provenance, dataset="ndsb")
+    predictions = dataclasses.replace(read, provenance=provenance)
+    assert not any("(report)" in table.csv() for table in report_tables([("run", predictions)]))
 
 
 def test_published_numbers_are_whole():
