@@ -218,6 +218,7 @@ BRANCHES = (
 
 def test_another_head_learns_on_the_backbone_of_a_run(workspace):
     """And the tables show both runs under their own decoders."""
+    run("train", *train_arguments(workspace, "whole"))
     overrides = (
         *BRANCHES,
         f"--config.model.initial_weights={workspace / 'whole'}",
