@@ -8,11 +8,14 @@ notebooks beside it), and ours.
 Argument: bcnn, hbcnn, bacnn, add or concat (the papers' networks and hyper-parameters: 60 epochs
 from scratch without augmentation, SGD with Nesterov momentum .9, learning rate .001, .0002 from
 epoch 42 and .00005 from 52, branch training with switches at 15, 25 and 35), or best (the coherent
-head on a residual network with augmentation). `data.source` is the folder of the four official
-files. The test images are the official ones; nothing is chosen by them but what is told, so the
+head on base C with augmentation). With /4 behind it, as in `bacnn/4`, every layer of the base has
+a quarter of its channels, for a CPU. `data.source` is the folder of the four official files. The
+test images are the official ones; nothing is chosen by them but what is told, so the
 last checkpoint counts: evaluate with `--checkpoint last`. All of them, with several seeds:
 `python benchmarks/fashion_mnist.py`. Made for a GPU.
 """
+
+import dataclasses
 
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError, near_miss
@@ -23,16 +26,54 @@ WEIGHTS = ((0.98, 0.01, 0.01), (0.1, 0.8, 0.1), (0.1, 0.2, 0.7), (0.0, 0.0, 1.0)
 
 def get_config(arg: str | None = None) -> Config:
     """The settings of a network; `data.source` has to be given."""
-    if arg not in ARGUMENTS:
+    name, _, share = (arg or "").partition("/")
+    if name not in ARGUMENTS or share not in ("", *NARROW):
         raise UserError(
-            f'configs/fashion_mnist.py: found argument "{arg or ""}". '
-            + near_miss(arg or "", ARGUMENTS)
+            f'configs/fashion_mnist.py: found argument "{arg or ""}". {near_miss(name, ARGUMENTS)} '
+            f"Behind a slash may stand what channels are divided by: {', '.join(NARROW)}."
         )
+    config = head_settings(name)
+    if share:
+        config.model.name = NARROW[share]
+    return config
+
+
+def half_base(**options):
+    """Base C with half of its channels."""
+    return narrow_base(2, **options)
+
+
+def quarter_base(**options):
+    """Base C with a quarter of its channels."""
+    return narrow_base(4, **options)
+
+
+def eighth_base(**options):
+    """Base C with an eighth of its channels."""
+    return narrow_base(8, **options)
+
+
+NARROW = {"2": half_base, "4": quarter_base, "8": eighth_base}
+
+
+def narrow_base(share: int, **options):
+    """Base C with its channels divided by `share`."""
+    from plankton_jax.models import branch_bases
+
+    base = branch_bases.CONFIGS["bcnn_base_c"]
+    blocks = tuple(tuple(width // share for width in block) for block in base.blocks)
+    dense = tuple(width // share for width in base.dense)
+    return branch_bases.build(dataclasses.replace(base, blocks=blocks, dense=dense), **options)
+
+
+def head_settings(arg: str) -> Config:
+    """The settings of a network on the whole base."""
     config = Config()
     config.data.dataset = "fashion_mnist"
     config.data.image_size = 28
     config.data.normalisation = "raw"
     config.split.method = "official"
+    config.split.fractions = (1.0, 0.0, 0.0)  # nothing of the training images is held out
     config.train.batch_size = 128
     config.train.epochs = 60
     config.loss.name = "level_cross_entropy"
@@ -58,7 +99,6 @@ def get_config(arg: str | None = None) -> Config:
     config.optim.learning_rate = 1e-3
     config.optim.weight_decay = 0.0
     config.optim.schedule = learning_rate
-    config.optim.warmup_epochs = 0.0
     config.loss.level_weights = WEIGHTS
     config.loss.level_epochs = (15, 25, 35)
     return config

@@ -1,0 +1,102 @@
+"""The branch networks on Fashion-MNIST against their papers' own numbers.
+
+    python benchmarks/fashion_mnist.py --source fashion-mnist [--seeds 3] [--channels-divided-by 4]
+
+Trains every network of `configs/fashion_mnist.py` with every seed through the train command,
+evaluates the last checkpoint on the official test images, and compares micro accuracy of each
+level, images with every level right and images with a consistent prediction with the published
+single runs (mean and spread over the seeds). A run that is there is gone on with, so the command
+can be stopped. With narrower bases or fewer epochs the numbers are told as what they are, without
+the published ones. On one H100 an hour; writes `results/fashion_mnist.<device>.json` and the runs.
+"""
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from _results import row, versions, write_results
+
+from plankton_jax.analysis.hierarchy import measure
+from plankton_jax.analysis.predictions import read_predictions
+
+EPOCHS = {"bcnn": 60, "hbcnn": 60, "bacnn": 60, "add": 60, "concat": 60, "best": 100}
+# Accuracy of levels 1 to 3, all right, consistent, in %: notebooks beside Pizarro et al. 2023.
+PUBLISHED = {
+    "bcnn": (99.79, 96.55, 93.17, 92.16, 98.03),
+    "hbcnn": (99.81, 96.44, 93.52, 92.37, 98.00),
+    "bacnn": (99.77, 96.83, 93.22, 92.94, 99.41),
+    "add": (99.78, 96.36, 93.16, 92.12, 98.12),
+    "concat": (99.82, 96.40, 92.71, 91.69, 98.07),
+}
+MEASURED = ("level 1", "level 2", "level 3", "all right", "consistent")
+
+
+def command(name: str, *arguments: Any) -> None:
+    subprocess.run([sys.executable, "-m", f"plankton_jax.{name}", *map(str, arguments)], check=True)
+
+
+def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float, ...]:
+    """The five numbers, in %, of one network and seed."""
+    share = options.channels_divided_by
+    argument = network if share == 1 else f"{network}/{share}"
+    run = options.runs / f"{argument.replace('/', '_')}_{seed}"
+    epochs = options.epochs or EPOCHS[network]
+    settings = [
+        f"--config.data.source={options.source}",
+        f"--config.seed={seed}",
+        f"--config.train.epochs={epochs}",
+        f"--config.train.precision={options.precision}",
+    ]
+    if network != "best" and options.epochs:  # the switches keep their share of the run
+        switches = tuple(round(epoch * epochs / 60, 3) for epoch in (15, 25, 35))
+        settings.append(f"--config.loss.level_epochs={switches}")
+    config = pathlib.Path(__file__).parents[1] / "configs" / "fashion_mnist.py"
+    command("train", "--config", f"{config}:{argument}", *settings, "--workdir", run)
+    command("evaluate", "--run", run, "--split", "test", "--checkpoint", "last", "--json")
+    found = measure(read_predictions(run / "predictions" / "test.parquet"))
+    micro = [found.level_rows(level)["micro"] for level in range(3)]
+    return tuple(100 * x for x in (*micro, found.coherence_accuracy(), found.consistency()))
+
+
+def main() -> None:
+    """Trains, evaluates and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", type=pathlib.Path, required=True, help="the four files' folder")
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/fashion_mnist"))
+    parser.add_argument("--networks", nargs="+", choices=tuple(EPOCHS), default=list(EPOCHS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=0, help="default: the papers' 60")
+    parser.add_argument("--channels-divided-by", type=int, default=1, choices=(1, 2, 4, 8))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    options = parser.parse_args()
+    like_the_papers = options.channels_divided_by == 1 and not options.epochs
+    rows = []
+    for network in options.networks:
+        runs = [scores(options, network, seed) for seed in range(options.seeds)]
+        for place, what in enumerate(MEASURED):
+            values = [run[place] for run in runs]
+            line = row(f"{network}, {what}", "%", round(statistics.mean(values), 2))
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            published = PUBLISHED.get(network) if like_the_papers else None
+            rows.append(
+                line
+                | {"seeds": options.seeds, "spread": round(spread, 3)}
+                | ({"published": published[place]} if published else {})
+            )
+    import jax
+
+    device = jax.devices()[0]
+    name = None if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
+    notes = {
+        "epochs": options.epochs or "60, best 100",
+        "channels": f"those of the paper's base over {options.channels_divided_by}",
+    }
+    packages = versions(("jax", "flax", "optax"))
+    write_results("fashion_mnist", rows, packages, device=name, notes=notes)
+
+
+if __name__ == "__main__":
+    main()
