@@ -21,6 +21,7 @@ from plankton_jax.data import sampling, splits
 from plankton_jax.data.geometry import Geometry
 from plankton_jax.data.splits import PARTS
 from plankton_jax.errors import UserError, near_miss, raise_all
+from plankton_jax.files import replacing
 from plankton_jax.names import UNLABELLED
 from plankton_jax.taxonomy import Taxonomy
 
@@ -217,6 +218,17 @@ def class_warnings(data: Data) -> list[str]:
         if names:
             found.append(f"{len(names)} classes {text}: {', '.join(names)}")
     return found
+
+
+def write_class_counts(data: Data, path: pathlib.Path) -> None:
+    """Writes a table of the images of every class in every part of the split: the names of all
+    levels, then one column for each part."""
+    tree, counts = data.taxonomy, [data.class_counts(part) for part in PARTS]
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*tree.level_names, *PARTS])
+        for leaf in range(tree.num_leaves):
+            writer.writerow([*tree.path(leaf), *(int(part[leaf]) for part in counts)])
 
 
 def geometry(config: Config) -> Geometry:

@@ -112,6 +112,7 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
         experiment.try_functions(config, training)
         described = data.description() | {"directory": str(data.dataset.directory)}
         run_directory.write(workdir, config, config_file, described)
+        run_data.write_class_counts(data, workdir / "class_counts.csv")
         if fresh:
             run_directory.write_provenance(workdir, training.network.provenance)
         with Checkpoints(

@@ -228,6 +228,10 @@ def test_another_head_learns_on_the_backbone_of_a_run(workspace):
     assert f"starting from the backbone of {workspace / 'whole'}" in told
     for name in ("whole", "branches"):
         run("evaluate", "--run", workspace / name)
+    counted = (workspace / "whole" / "class_counts.csv").read_text().splitlines()
+    assert counted[0].endswith(",train,validation,test") and len(counted) == 1 + 28
+    numbers = [list(map(int, line.split(",")[-3:])) for line in counted[1:]]
+    assert sum(map(sum, numbers)) == 300
     out = workspace / "tables"
     runs = ("--runs", workspace / "whole", workspace / "branches")
     printed = run("tables", *runs, "--out", out).stdout

@@ -58,7 +58,9 @@ def main(arguments: list[str]) -> int:
     _print(data, total)
     _print_parts(data, counts, config)
     out.mkdir(parents=True, exist_ok=True)
-    for path in (_write_counts(data, counts, out), *_draw(data, counts, total, out)):
+    table = out / "class_counts.csv"
+    run_data.write_class_counts(data, table)
+    for path in (table, *_draw(data, counts, total, out)):
         print(f"wrote {path}")
     if options.augmentations:
         print(f"wrote {_draw_augmentations(data, config, out)}")
@@ -102,17 +104,6 @@ def _print_parts(data: "Data", counts: dict[str, np.ndarray], config: Any) -> No
         if len(missing) and len(data.rows[part]):
             listed = ", ".join(names[leaf] for leaf in missing)
             print(f"warning: classes without an image in {part}, {len(missing)}: {listed}")
-
-
-def _write_counts(data: "Data", counts: dict[str, np.ndarray], out: pathlib.Path) -> pathlib.Path:
-    """Images of every class in every part, as a table."""
-    path, tree = out / "class_counts.csv", data.taxonomy
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*tree.level_names, *PARTS])
-        for leaf in range(tree.num_leaves):
-            writer.writerow([*tree.path(leaf), *(int(counts[part][leaf]) for part in PARTS)])
-    return path
 
 
 def _draw(

@@ -64,7 +64,7 @@ def test_the_command_tells_and_the_split_keeps_them_together(tmp_path, source):
         [
             *(sys.executable, "-m", "plankton_jax.data", "--dataset", "image_folder"),
             *("--source", source, "--data-dir", tmp_path / "data", "--out", tmp_path / "page"),
-            *("--leaks", "--config.split.seed=3"),
+            *("--leaks", "--augmentations", "--config.split.seed=3"),
         ],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_the_command_tells_and_the_split_keeps_them_together(tmp_path, source):
     assert "122 images" in run.stdout and "licence: that of the source folder" in run.stdout
     assert "imbalance: 1" in run.stdout and "height, percentiles" in run.stdout
     assert "1 of them equal at every pixel" in run.stdout
-    for name in ("contact_sheet.png", "class_counts.png"):
+    for name in ("contact_sheet.png", "class_counts.png", "augmentations.png"):
         assert (tmp_path / "page" / name).stat().st_size > 5_000
     with (tmp_path / "page" / "class_counts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
