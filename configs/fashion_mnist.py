@@ -26,10 +26,10 @@ WEIGHTS = ((0.98, 0.01, 0.01), (0.1, 0.8, 0.1), (0.1, 0.2, 0.7), (0.0, 0.0, 1.0)
 
 def get_config(arg: str | None = None) -> Config:
     """The settings of a network; `data.source` has to be given."""
-    name, _, share = (arg or "").partition("/")
+    name, _, share = (arg or "best").partition("/")
     if name not in ARGUMENTS or share not in ("", *NARROW):
         raise UserError(
-            f'configs/fashion_mnist.py: found argument "{arg or ""}". {near_miss(name, ARGUMENTS)} '
+            f'configs/fashion_mnist.py: found argument "{arg}". {near_miss(name, ARGUMENTS)} '
             f"Behind a slash may stand what channels are divided by: {', '.join(NARROW)}."
         )
     config = head_settings(name)

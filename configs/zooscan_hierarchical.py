@@ -6,10 +6,11 @@
         --config.model.initial_weights=runs/flat --config.data.source=57398.tar --workdir runs/bacnn
     python -m plankton_jax.tables --runs runs/flat runs/bacnn
 
-Argument: flat (the backbone's own fine-tuning, 25 epochs from ImageNet), or bcnn, hbcnn, bacnn,
-sbacnn, add, concat, coherent (50 epochs of branch training on that backbone, which does not move).
-Made for a GPU. The report gives no optimiser, learning rate or batch size for these experiments;
-AdamW, 1e-3, 256 and cuts on a plateau are ours. `whoi_hierarchical.py` is the same on WHOI's tree.
+Argument: flat (the default; the backbone's own fine-tuning, 25 epochs from ImageNet), or bcnn,
+hbcnn, bacnn, sbacnn, add, concat, coherent (50 epochs of branch training on that backbone, which
+does not move). Made for a GPU. The report gives no optimiser, learning rate or batch size for these
+experiments; AdamW, 1e-3, 256 and cuts on a plateau are ours. `whoi_hierarchical.py` is the same on
+WHOI's tree.
 """
 
 from plankton_jax.config import Config
@@ -38,7 +39,7 @@ def settings(arg: str | None, dataset: str, file: str) -> Config:
     config.optim.plateau_monitor = "macro_f1"
     config.optim.plateau_mode = "max"
     config.checkpoint.monitor = "macro_f1"
-    if arg == "flat":
+    if arg in (None, "", "flat"):
         config.model.pretrained = "swin_s3_base_224.ms_in1k"
         config.train.epochs = 25
         config.optim.learning_rate = 1e-4

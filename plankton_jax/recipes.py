@@ -20,14 +20,15 @@ def hierarchical(config: Config, head: str | None, file: str) -> Config:
     configuration's epochs; "coherent" has the cross-entropies of all levels, equally.
 
     Args:
-      head: the argument of the configuration file.
+      head: the argument of the configuration file; none: flat.
       file: its name, for the message.
 
     Raises:
       UserError: an unknown head.
     """
+    head = head or "flat"
     if head not in HEADS:
-        raise UserError(f'{file}: found argument "{head or ""}". {near_miss(head or "", HEADS)}')
+        raise UserError(f'{file}: found argument "{head}". {near_miss(head, HEADS)}')
     if head == "flat":
         return config
     config.model.head = head

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plankton_jax import command
+from plankton_jax import command, recipes
 from plankton_jax.config import Config, setting_names, walk
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
@@ -56,6 +56,27 @@ def test_every_configuration_file_is_valid(path):
     command.read_config(str(path), [])
     for argument in re.findall(r'arg == "(\w+)"', path.read_text()):
         command.read_config(f"{path}:{argument}", [])
+
+
+@pytest.mark.parametrize("head", recipes.HEADS)
+@pytest.mark.parametrize("name", ["ndsb", "whoi", "zooscan"])
+def test_every_head_has_its_configuration(name, head):
+    config = command.read_config(f"{CONFIGS / f'{name}_hierarchical.py'}:{head}", [])
+    assert config.model.head == ("linear" if head == "flat" else head)
+    assert bool(config.loss.level_weights) == (head not in ("flat", "coherent"))
+    with pytest.raises(UserError, match=f'{name}_hierarchical.py: found argument "bacn".*bacnn'):
+        command.read_config(f"{CONFIGS / f'{name}_hierarchical.py'}:bacn", [])
+
+
+@pytest.mark.parametrize("head", ["bcnn", "hbcnn", "bacnn", "add", "concat", "best"])
+def test_the_branch_papers_have_their_configuration(head):
+    config = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:{head}", [])
+    assert config.model.name == "bcnn_base_c"
+    narrow = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:{head}/4", [])
+    assert narrow.model.name.__name__ == "quarter_base"
+    for wrong in ("bacn", f"{head}/3"):
+        with pytest.raises(UserError, match="fashion_mnist.py: found argument"):
+            command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:{wrong}", [])
 
 
 def test_names_are_those_of_the_registries():
