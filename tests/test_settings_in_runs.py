@@ -218,26 +218,26 @@ BRANCHES = (
 
 def test_another_head_learns_on_the_backbone_of_a_run(workspace):
     """And the tables show both runs under their own decoders."""
-    run("train", *train_arguments(workspace, "whole"))
+    run("train", *train_arguments(workspace, "flat"))
     overrides = (
         *BRANCHES,
-        f"--config.model.initial_weights={workspace / 'whole'}",
+        f"--config.model.initial_weights={workspace / 'flat'}",
         "--config.model.freeze_backbone=true",
     )
     told = run("train", *train_arguments(workspace, "branches", *overrides)).stderr
-    assert f"starting from the backbone of {workspace / 'whole'}" in told
-    for name in ("whole", "branches"):
+    assert f"starting from the backbone of {workspace / 'flat'}" in told
+    for name in ("flat", "branches"):
         run("evaluate", "--run", workspace / name)
-    counted = (workspace / "whole" / "class_counts.csv").read_text().splitlines()
+    counted = (workspace / "flat" / "class_counts.csv").read_text().splitlines()
     assert counted[0].endswith(",train,validation,test") and len(counted) == 1 + 28
     numbers = [list(map(int, line.split(",")[-3:])) for line in counted[1:]]
     assert sum(map(sum, numbers)) == 300
     out = workspace / "tables"
-    runs = ("--runs", workspace / "whole", workspace / "branches")
+    runs = ("--runs", workspace / "flat", workspace / "branches")
     printed = run("tables", *runs, "--out", out).stdout
     assert "Heads behind the gate" in printed and "branches: binary head" in printed
     assert (out / "branches_hierarchy.html").is_file()
-    other = (*overrides[:-2], f"--config.model.initial_weights={workspace / 'whole'}")
+    other = (*overrides[:-2], f"--config.model.initial_weights={workspace / 'flat'}")
     other = (*other, "--config.model.name=plankton_cnn_small")
     told = run("train", *train_arguments(workspace, "other", *other), status=2).stderr
     assert "a run of plankton_cnn_tiny; wanted: one of plankton_cnn_small" in told
