@@ -218,7 +218,7 @@ class Checkpoints:
 
     def arrays(self, step: int) -> tuple[dict[str, Any], str]:
         """One checkpoint as nested dicts of arrays on the host, whatever network it is of, and the
-        sha256 of its parameters.
+        sha256 that its state was saved with, which is not checked here.
 
         Raises:
           UserError: it is damaged.

@@ -160,13 +160,19 @@ def _draw_augmentations(data: "Data", config: Any, out: pathlib.Path) -> pathlib
     from plankton_jax.analysis.dataset_figures import operations_figure
     from plankton_jax.config import AugmentationConfig
     from plankton_jax.data.draws import draw_augmentations, no_draws
-    from plankton_jax.data.geometry import border_medians, decode_grey, render
+    from plankton_jax.data.geometry import (
+        border_medians,
+        decode_grey,
+        render,
+        without_bottom,
+    )
     from plankton_jax.data.operations import apply_operation
 
     dataset, size = data.dataset, config.data.image_size
     areas = dataset.height.astype(np.int64) * dataset.width
     row = np.argsort(areas, kind="stable")[3 * len(areas) // 4]
-    image = decode_grey(dataset.read_images(np.array([row]))[0])
+    (file,) = dataset.read_images(np.array([row]))
+    image = without_bottom(decode_grey(file), config.data.crop_bottom_px)
 
     def rendered(draws: Any, count: int) -> list[np.ndarray]:
         squares = np.empty((count, size, size), np.uint8)
