@@ -13,13 +13,13 @@ from plankton_jax.config import HeadConfig
 from plankton_jax.errors import UserError, near_miss
 from plankton_jax.heads.auxiliary import AuxiliaryHead
 from plankton_jax.heads.coherent import CoherentHead
+from plankton_jax.heads.gated import SbaCnnHead
 from plankton_jax.heads.hierarchical import (
     AddHead,
     BaCnnHead,
     BCnnHead,
     ConcatHead,
     HbCnnHead,
-    SbaCnnHead,
 )
 from plankton_jax.heads.linear import LinearHead
 

@@ -23,7 +23,7 @@ class CoherentHead(LinearHead):
     def __init__(
         self, backbone: Any, num_classes: int, *, taxonomy: Taxonomy | None = None, **options: Any
     ):
-        tree = require_levels(taxonomy, "coherent")
+        tree = require_levels(taxonomy, "coherent", num_classes)
         super().__init__(backbone, num_classes, taxonomy=tree, **options)
         self.ancestors = tuple(map(tuple, tree.ancestors.tolist()))
 
