@@ -190,15 +190,30 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_dict(like))
+        found, record = self._read(step, self._args.StandardRestore(target))
+        state = type(like)(**found)
+        self._verify(step, state, record["state_sha256"])
+        return state, record
+
+    def arrays(self, step: int) -> tuple[dict[str, Any], str]:
+        """One checkpoint as nested dicts of arrays on the host, whatever network it is of, and the
+        sha256 that its state was saved with. Its parameters are verified.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        found, record = self._read(step, self._args.StandardRestore())
+        self._verify(step, found["params"], record["params_sha256"])
+        return jax.device_get(found), record["state_sha256"]
+
+    def _read(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
+        """What is stored of a checkpoint; `state` says as what the state is to come."""
         hook = sys.unraisablehook
         sys.unraisablehook = functools.partial(_drop_late_reads, hook)
         logging.getLogger("asyncio").addFilter(_is_no_late_read)
         try:
             found = self._manager.restore(
-                step,
-                args=self._args.Composite(
-                    state=self._args.StandardRestore(target), record=self._args.JsonRestore()
-                ),
+                step, args=self._args.Composite(state=state, record=self._args.JsonRestore())
             )
         except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
             reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -206,37 +221,17 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)}: cannot be restored "
                 f"({type(error).__name__}: {reason})."
             ) from error
+        # Only now: what a failed read leaves behind is collected at any later time.
         sys.unraisablehook = hook
         logging.getLogger("asyncio").removeFilter(_is_no_late_read)
-        state = type(like)(**found[STATE])
-        if digest(jax.device_get(state)) != found[RECORD]["state_sha256"]:
+        return found[STATE], found[RECORD]
+
+    def _verify(self, step: int, tree: Any, expected: str) -> None:
+        if digest(jax.device_get(tree)) != expected:
             raise UserError(
                 f"checkpoint {self.folder / str(step)}: damaged; its content differs from what "
                 "was saved (sha256)."
             )
-        return state, found[RECORD]
-
-    def arrays(self, step: int) -> tuple[dict[str, Any], str]:
-        """One checkpoint as nested dicts of arrays on the host, whatever network it is of, and the
-        sha256 that its state was saved with, which is not checked here.
-
-        Raises:
-          UserError: it is damaged.
-        """
-        folder = self.folder / str(step)
-        try:
-            found = self._manager.restore(
-                step,
-                args=self._args.Composite(
-                    state=self._args.StandardRestore(), record=self._args.JsonRestore()
-                ),
-            )
-        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
-            raise UserError(
-                f"checkpoint {folder}: cannot be read ({type(error).__name__}: {reason})."
-            ) from error
-        return jax.device_get(found[STATE]), found[RECORD]["state_sha256"]
 
     def _set_aside(self, step: int) -> None:
         """Moves a damaged checkpoint out of the way of a later save of the same step."""

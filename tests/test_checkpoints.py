@@ -97,6 +97,19 @@ def test_a_network_of_another_shape_is_told(tmp_path):
         checkpoints.restore(1, other)
 
 
+def test_arrays_of_any_network_are_read_and_verified(tmp_path):
+    _save_all(tmp_path, [0.1])
+    with _open(tmp_path) as checkpoints:
+        arrays, sha256 = checkpoints.arrays(1)
+        jax.tree.map(np.testing.assert_array_equal, arrays["params"], _state(1).params)
+        assert sha256 == digest(jax.device_get(_state(1)))
+    (record,) = (tmp_path / "checkpoints" / "1" / "record").glob("*")
+    text = record.read_text()
+    record.write_text(text.replace(digest(arrays["params"]), 64 * "0"))
+    with _open(tmp_path) as checkpoints, pytest.raises(UserError, match="damaged; its content"):
+        checkpoints.arrays(1)
+
+
 def test_damage_is_found_and_set_aside(tmp_path):
     _save_all(tmp_path, [0.1, 0.2])
     shutil.rmtree(tmp_path / "checkpoints" / "2" / "state" / "d")
