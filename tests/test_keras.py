@@ -101,7 +101,9 @@ def test_batch_statistics_move_in_keras_as_here(usual):
 def test_networks_that_names_do_not_make_are_refused():
     from plankton_jax.keras import as_keras, as_keras_hub
 
-    config = VitConfig(width=16, heads=2, depth=1, patch_size=8, layer_scale=0.1)
+    config = VitConfig(
+        width=16, heads=2, depth=1, patch_size=8, layer_scale=0.1, embed_prefix=False
+    )
     model = create_model(functools.partial(build_vit, config), 5, image_size=32,
                          key=jax.random.key(0))  # fmt: skip
     with pytest.raises(UserError, match="as_keras: found"):
@@ -123,6 +125,7 @@ _STAGES = (
 WITNESSED = {
     "vit": (functools.partial(build_vit, _VIT), 32),
     "distilled": (functools.partial(build_vit, VitConfig(48, 3, 2, 8, distilled=True)), 32),
+    "dinov2": (functools.partial(build_vit, VitConfig(48, 3, 2, 8, layer_scale=0.1)), 32),
     "swin": (functools.partial(build_swin, SwinConfig(16, (2, 2), (2, 4), (4, 4))), 32),
     "resnet": (functools.partial(build_resnet, ResNetConfig((2, 1), widths=(64, 32))), 32),
     "resnet_d": (
@@ -150,7 +153,7 @@ def test_keras_hub_computes_the_same_from_our_weights(kind, usual):
     features, expected = jax.jit(lambda images: (model.features(images), model(images)[0]))(images)
     if output.ndim == 3:
         assert np.abs(features.tokens - output).max() < 1e-4 * np.abs(output).max()
-    pooled = output[:, 0] if kind in ("vit", "distilled") else output
+    pooled = output[:, 0] if kind in ("vit", "distilled", "dinov2") else output
     pooled = pooled.reshape(3, -1, pooled.shape[-1]).mean(axis=1)
     layers = [(model.head.linear, pooled)]
     if kind == "distilled":

@@ -111,9 +111,10 @@ def as_keras_hub(model: models.Classifier, image_size: int | None = None) -> Any
     """KerasHub's backbone of the same architecture, with copies of a classifier's weights.
 
     Its output is the tokens of `Features` for vision transformers (`ViTBackbone`, `DeiTBackbone`
-    where they are distilled) and for Swin with one window in all stages, and the map that is pooled
-    for ResNet, EfficientNetV2 and the legacy Xception. The latter two are padded otherwise in
-    KerasHub where an even map is halved, and are refused at sizes at which that happens.
+    where they are distilled, `DINOV2Backbone`) and for Swin with one window in all stages, and the
+    map that is pooled for ResNet, EfficientNetV2 and the legacy Xception. The latter two are padded
+    otherwise in KerasHub where an even map is halved, and are refused at sizes at which that
+    happens.
 
     Args:
       model: the classifier.

@@ -33,8 +33,8 @@ class Layout:
 def not_there(what: str) -> UserError:
     """The error for an architecture that KerasHub does not have."""
     return UserError(
-        f"as_keras_hub: found {what}; allowed: vision transformers with a class token, without "
-        "layer scale; Swin with whole windows of one size in all stages; ResNet, EfficientNetV2 "
+        f"as_keras_hub: found {what}; allowed: ViT, DeiT and DINOv2 as published, which read their "
+        "class tokens; Swin with whole windows of one size in all stages; ResNet, EfficientNetV2 "
         "and the legacy Xception."
     )
 

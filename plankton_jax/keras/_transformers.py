@@ -11,10 +11,12 @@ from plankton_jax.models.vit import VisionTransformer
 
 
 def vit(backbone: VisionTransformer, weights: Weights, image_size: int) -> Layout:
-    """`ViTBackbone`, or `DeiTBackbone` for distilled ones."""
-    del image_size
+    """`ViTBackbone`, `DeiTBackbone` for distilled ones, `DINOV2Backbone` with layer scale."""
     class_name, settings = _vit_settings(backbone)
     channels = weights["patch_embed/kernel"].shape[2]
+    if class_name == "DINOV2Backbone":
+        settings |= {"position_embedding_shape": (image_size, image_size, channels)}
+        return Layout(class_name, settings, channels, _dinov2_pairs(backbone, weights))
     return Layout(class_name, settings, channels, _vit_pairs(backbone, weights))
 
 
@@ -28,16 +30,20 @@ def swin(backbone: SwinTransformer, weights: Weights, image_size: int) -> Layout
 
 def _vit_settings(backbone: VisionTransformer) -> tuple[str, dict[str, Any]]:
     config = backbone.config
-    if config.layer_scale is not None or not config.embed_prefix or config.pool != "token":
+    scaled = config.layer_scale is not None
+    if not config.embed_prefix or config.pool != "token" or (scaled and config.distilled):
         raise not_there("a vision transformer of another kind")
     hidden = int(config.width * config.mlp_ratio)
-    settings = {
+    settings: dict[str, Any] = {
         "patch_size": config.patch_size,
         "num_layers": config.depth,
         "num_heads": config.heads,
         "hidden_dim": config.width,
-        "layer_norm_epsilon": 1e-6,
     }
+    if scaled:
+        only = {"intermediate_dim": hidden, "use_mask_token": False}
+        return "DINOV2Backbone", settings | only
+    settings |= {"layer_norm_epsilon": 1e-6}
     if config.distilled:
         return "DeiTBackbone", settings | {"intermediate_dim": hidden}
     return "ViTBackbone", settings | {"mlp_dim": hidden}
@@ -58,15 +64,36 @@ def _vit_pairs(backbone: VisionTransformer, weights: Weights) -> Iterator[tuple[
     for number in range(len(backbone.blocks)):
         theirs, ours = f"{prefix}_encoder/transformer_block_{number + 1}", f"blocks/{number}"
         yield from norm(f"{theirs}/ln_1", weights, f"{ours}/norm1")
-        for part, name in enumerate(("query", "key", "value")):
-            for kind in ("kernel", "bias"):
-                joint = weights[f"{ours}/attn/qkv/{kind}"]
-                yield f"{theirs}/mha/{name}/{kind}", jnp.split(joint, 3, axis=-1)[part]
-        yield from layer(f"{theirs}/mha/attention_output", weights, f"{ours}/attn/proj")
+        yield from _attention(f"{theirs}/mha", weights, ours)
         yield from norm(f"{theirs}/ln_2", weights, f"{ours}/norm2")
         yield from layer(f"{theirs}/{first}", weights, f"{ours}/mlp/fc1")
         yield from layer(f"{theirs}/{second}", weights, f"{ours}/mlp/fc2")
     yield from norm(f"{prefix}_encoder/ln", weights, "norm")
+
+
+def _attention(theirs: str, weights: Weights, ours: str) -> Iterator[tuple[str, Any]]:
+    """Keras's attention, whose queries, keys and values have layers of their own."""
+    for part, name in enumerate(("query", "key", "value")):
+        for kind in ("kernel", "bias"):
+            joint = weights[f"{ours}/attn/qkv/{kind}"]
+            yield f"{theirs}/{name}/{kind}", jnp.split(joint, 3, axis=-1)[part]
+    yield from layer(f"{theirs}/attention_output", weights, f"{ours}/attn/proj")
+
+
+def _dinov2_pairs(backbone: VisionTransformer, weights: Weights) -> Iterator[tuple[str, Any]]:
+    """(path in KerasHub, value) of every variable."""
+    yield "embeddings/cls_token", weights["cls_token"]
+    for name in ("position_embeddings", "interpolated_position_embeddings"):
+        yield f"embeddings/{name}", weights["pos_embed"]
+    yield from layer("embeddings/patch_embeddings/projection", weights, "patch_embed")
+    for number in range(len(backbone.blocks)):
+        theirs, ours = f"encoder/layers_{number}", f"blocks/{number}"
+        yield from _attention(f"{theirs}/attention/attention", weights, ours)
+        for part in ("1", "2"):
+            yield from norm(f"{theirs}/norm{part}", weights, f"{ours}/norm{part}")
+            yield f"{theirs}/layer_scale{part}/lambda1", weights[f"{ours}/ls{part}/gamma"]
+            yield from layer(f"{theirs}/mlp/fc{part}", weights, f"{ours}/mlp/fc{part}")
+    yield from norm("layernorm", weights, "norm")
 
 
 def _swin_settings(backbone: SwinTransformer) -> dict[str, Any]:
