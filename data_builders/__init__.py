@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ def prepare(
     features: bool = False,
     statuses: Sequence[str] = (),
     labels: str | os.PathLike[str] | None = None,
+    beam: str = "",
     progress: Callable[[int, int | None], None] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
@@ -61,6 +63,8 @@ def prepare(
       features: whether numbers that come with the images are stored, for those that have some.
       statuses: of annotations in EcoTaxa whose images are taken; none: the validated ones.
       labels: a table or class scores, for `ifcb`.
+      beam: options of Apache Beam to build with in parallel, such as "--runner=DirectRunner";
+        empty: without Beam.
       progress: called with the number of images done and (or None) of all images.
       notify: called with a sentence when another process is waited for or files are left out.
 
@@ -89,7 +93,7 @@ def prepare(
                 return directory
             if _remove_remains(directory):
                 builder = make()
-            _build(builder)
+            _build(builder, beam)
     except BaseException as error:
         with contextlib.suppress(OSError):  # goes when TFDS has left it empty
             directory.parent.rmdir()
@@ -141,16 +145,20 @@ def _make_builder(
     return module.Builder(data_dir=root, config=options, download_dir=root / "downloads" / name)
 
 
-def _build(builder: "PlanktonBuilder") -> None:
+def _build(builder: "PlanktonBuilder", beam: str) -> None:
     from tensorflow_datasets import download
 
+    from data_builders._ranges import beam_options
+
+    options = beam_options(shlex.split(beam)) if beam else None
     # TFDS makes a folder for downloads even where nothing is downloaded. Here it goes with the
     # other remains when the build is killed.
     parent = pathlib.Path(builder.data_dir).parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="incomplete.", dir=parent) as downloads:
         builder.download_and_prepare(
-            download_dir=downloads, download_config=download.DownloadConfig(try_download_gcs=False)
+            download_dir=downloads,
+            download_config=download.DownloadConfig(try_download_gcs=False, beam_options=options),
         )
 
 

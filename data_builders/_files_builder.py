@@ -1,6 +1,7 @@
 """The base of data sets that are files in folders or archives. Reads the sources."""
 
 import abc
+import functools
 import hashlib
 import pathlib
 import re
@@ -25,7 +26,7 @@ class FilesBuilder(PlanktonBuilder):
         """What becomes of an image of `size` (height, width)."""
 
     def items(self, start: int) -> Iterator[Record | Rejected]:
-        for source in self.sources():
+        for source in self._listed():
             entries = source.entries
             if start >= len(entries):
                 start -= len(entries)
@@ -36,7 +37,19 @@ class FilesBuilder(PlanktonBuilder):
                     else:
                         yield self.record(source, entry, data, found)
                 start = 0
-            source.close()
+            if not self.keep_sources:
+                source.close()
+
+    def num_items(self) -> int:
+        return sum(len(source.entries) for source in self._listed())
+
+    def _listed(self) -> Iterable[Source]:
+        """The sources; the same again where they are kept."""
+        return self._kept if self.keep_sources else self.sources()
+
+    @functools.cached_property
+    def _kept(self) -> list[Source]:
+        return [*self.sources()]
 
     def refusal(self, fatal: Sequence[Rejected]) -> str:
         shown = "; ".join(f"{item.path} ({item.reason})" for item in fatal[:20])

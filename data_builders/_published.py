@@ -36,6 +36,7 @@ class PublishedBuilder(FilesBuilder):
     accepts = frozenset({"source"})
     archives: ClassVar[tuple[Archive, ...]] = ()
     tree: ClassVar[str] = "tree.csv"
+    _expected: int | None = None
 
     def directory_name(self) -> str:
         """The variant; for a source of one's own also its name and a hash of what is in it."""
@@ -91,6 +92,10 @@ class PublishedBuilder(FilesBuilder):
             f"archive of {self.name} as it was published, or use config.data.dataset=image_folder."
         )
 
+    def num_records(self) -> int | None:
+        """Those of the archives that were opened, and in proportion to their sizes of the rest."""
+        return self._expected
+
     def belongs(self, entry: Entry) -> bool:
         """Whether a file of a source is one of the data set's images by its path."""
         return not entry.problem
@@ -108,12 +113,14 @@ class PublishedBuilder(FilesBuilder):
             paths = self.given()
         else:
             paths = [fetch(a, self.download_dir, self.notify) for a in self.published()]
-        found = 0
-        for path in paths:
+        found, opened = 0, 0
+        sizes = [path.stat().st_size if path.is_file() else 1 for path in paths]
+        for path, size in zip(paths, sizes, strict=True):
             source = self._open(path)
             self.look_at(source)
             source.entries = [entry for entry in source.entries if self.belongs(entry)]
-            found += len(source.entries)
+            found, opened = found + len(source.entries), opened + size
+            self._expected = round(found * sum(sizes) / max(opened, 1))
             yield source
         if not found:
             raise UserError(

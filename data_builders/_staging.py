@@ -40,12 +40,11 @@ class Rejected:
 
 @dataclasses.dataclass(slots=True)
 class _Part:
-    """A whole shard: its records and bytes, its file's size, and the items done when it ended."""
+    """A whole shard: its records and bytes, and its file's size."""
 
     records: int
     bytes: int
     file_size: int
-    position: int
 
 
 class Staging:
@@ -62,8 +61,7 @@ class Staging:
         self._directory = directory
         self._num_leaves, self._features = num_leaves, tuple(features)
         directory.mkdir(parents=True, exist_ok=True)
-        self._parts, self.rejected = _read_journal(directory)
-        self.position = self._parts[-1].position if self._parts else 0
+        self._parts, self.rejected, self.position = _read_journal(directory)
         keep = {JOURNAL_FILE, *(name(n) for n in range(len(self._parts))
                                 for name in (_shard_name, _index_name))}  # fmt: skip
         for path in directory.iterdir():
@@ -95,15 +93,29 @@ class Staging:
     def save(self) -> None:
         """Makes all items so far safe."""
         self._writer.close()
-        if not len(self._index):
-            return
-        number = len(self._parts)
-        shard = self._directory / _shard_name(number)
-        _index.write_index(self._directory / _index_name(number), self._index.batch())
-        self._parts.append(
-            _Part(len(self._index), self._writer.num_bytes, shard.stat().st_size, self.position)
-        )
+        if len(self._index):
+            number = len(self._parts)
+            shard = self._directory / _shard_name(number)
+            _index.write_index(self._directory / _index_name(number), self._index.batch())
+            size = shard.stat().st_size
+            self._parts.append(_Part(len(self._index), self._writer.num_bytes, size))
+        self._write_journal()
+
+    def adopt(self, other: "Staging") -> None:
+        """Takes over all that `other` has saved, behind what is here; `other` is removed."""
+        for number in range(len(other._parts)):
+            for name in (_shard_name, _index_name):
+                place = self._directory / name(len(self._parts) + number)
+                (other._directory / name(number)).rename(place)
+        self._parts += other._parts
+        self.rejected += other.rejected
+        self.position += other.position
+        self._write_journal()
+        other.remove()
+
+    def _write_journal(self) -> None:
         journal = {
+            "position": self.position,
             "parts": [dataclasses.asdict(part) for part in self._parts],
             "rejected": [dataclasses.astuple(item) for item in self.rejected],
         }
@@ -156,17 +168,19 @@ def _read_batch(path: pathlib.Path) -> pa.RecordBatch:
         return pa.ipc.open_file(file).get_batch(0)
 
 
-def _read_journal(directory: pathlib.Path) -> tuple[list[_Part], list[Rejected]]:
-    """The parts that are whole, in order, and what was rejected; nothing when there is a doubt."""
+def _read_journal(directory: pathlib.Path) -> tuple[list[_Part], list[Rejected], int]:
+    """The parts that are whole, in order, what was rejected, and the items done; nothing when there
+    is a doubt."""
     try:
         journal = json.loads((directory / JOURNAL_FILE).read_text(encoding="utf-8"))
         parts = [_Part(**part) for part in journal["parts"]]
         rejected = [Rejected(*item) for item in journal["rejected"]]
+        position = int(journal["position"])
         for number, part in enumerate(parts):
             if (directory / _shard_name(number)).stat().st_size != part.file_size:
-                return [], []
+                return [], [], 0
             if _read_batch(directory / _index_name(number)).num_rows != part.records:
-                return [], []
+                return [], [], 0
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        return [], []
-    return parts, rejected
+        return [], [], 0
+    return parts, rejected, position

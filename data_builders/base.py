@@ -24,7 +24,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import splits as tfds_splits
 
-from data_builders import _index
+from data_builders import _index, _ranges
+from data_builders._options import Options
 from data_builders._shards import Record, deserialise, read_rows
 from data_builders._staging import Rejected, Staging
 from plankton_jax.errors import UserError, near_miss
@@ -40,33 +41,6 @@ UNFINISHED = "unfinished"
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of images done and, when known, of all images."""
-
-
-@dataclasses.dataclass(eq=False)
-class Options(tfds.core.BuilderConfig):
-    """What a data set is built from. Each builder takes those it names in `accepts`.
-
-    Attributes:
-      name: the directory of the built data set; left empty, the builder derives it.
-      source: the folder or archive that holds the images.
-      taxonomy_csv: the tree of the classes, as `Taxonomy.from_csv` reads it.
-      variant: which of the builder's `variants`.
-      num_examples: images to draw.
-      seed: of what is drawn.
-      features: whether numbers that come with the images are stored too.
-      statuses: of EcoTaxa's annotations, those whose images are taken.
-      labels: table or class scores that label images which have none.
-    """
-
-    name: str = ""
-    source: str | None = None
-    taxonomy_csv: str | None = None
-    variant: str = ""
-    num_examples: int | None = None
-    seed: int = 0
-    features: bool = False
-    statuses: tuple[str, ...] = ()
-    labels: str | None = None
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -89,6 +63,7 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
       variants: that there are of the data set; the first is taken where none is named.
       notify: called with sentences for the user.
       download_dir: where archives are fetched to.
+      keep_sources: whether sources stay open from one call of `items` to the next.
       allows_unlabelled: whether images without a label alone make a data set.
     """
 
@@ -110,6 +85,8 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         self.progress: Progress | None = None
         self.notify: Callable[[str], None] = lambda text: None
         self.download_dir = pathlib.Path(download_dir)
+        self.keep_sources = False
+        self.root = str(kwargs.get("data_dir", ""))
         if not self.options.name:
             self._check_options()
             if self.variants and not self.options.variant:
@@ -138,8 +115,13 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         return "default"
 
     def num_records(self) -> int | None:
-        """How many images will come at most, when that is known; for the progress display."""
+        """About how many images will come, when that is known; for the progress display, which asks
+        anew each time."""
         return self.options.num_examples
+
+    def num_items(self) -> int | None:
+        """How many `items(0)` gives, for builds in ranges; None where there are none."""
+        return None
 
     def features(self) -> tuple[str, ...]:
         """Names of the numbers that every record carries."""
@@ -179,9 +161,20 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Writes shards and index into the directory that TFDS has made for the time being."""
-        del dl_manager, download_config
-        self._build(pathlib.Path(self.data_path), self.taxonomy())
+        """Writes shards and index into the directory that TFDS has made for the time being.
+
+        Raises:
+          UserError: options of Beam for a data set that is built in one piece.
+        """
+        del dl_manager
+        beam_options = download_config.beam_options if download_config else None
+        if beam_options is not None and type(self).num_items is PlanktonBuilder.num_items:
+            raise UserError(
+                f"config.data.beam: found a value with config.data.dataset={self.name}, which is "
+                'built in one piece; allowed: "".'
+            )
+        run = None if beam_options is None else _ranges.beam_runner(beam_options)
+        self._build(pathlib.Path(self.data_path), self.taxonomy(), run)
 
     def _log_download_bytes(self) -> None:
         """Says nothing: standard output belongs to the command that builds."""
@@ -191,12 +184,18 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
 
     # ---- building -------------------------------------------------------------------------------
 
-    def _build(self, directory: pathlib.Path, taxonomy: Taxonomy) -> None:
-        staging = Staging(
-            directory.parent / f"{UNFINISHED}.{self.VERSION}", taxonomy.num_leaves, self.features()
-        )
+    def _build(
+        self, directory: pathlib.Path, taxonomy: Taxonomy, run: _ranges.Run | None = None
+    ) -> None:
+        """Writes shards and index into `directory`, with `run` in ranges side by side."""
+        unfinished = directory.parent / f"{UNFINISHED}.{self.VERSION}"
+        staging = Staging(unfinished, taxonomy.num_leaves, self.features())
         try:
-            self._write_records(staging)
+            if run is None:
+                self._write_records(staging)
+            else:
+                folder = unfinished.with_name(f"{unfinished.name}.ranges")
+                _ranges.build_ranges(self, staging, folder, run)
             index = staging.index()
             fatal = [item for item in staging.rejected if item.fatal]
             if fatal:
@@ -215,12 +214,12 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         staging.remove()
 
     def _write_records(self, staging: Staging) -> None:
-        total, told = self.num_records(), len(staging)
+        told = len(staging)
         for item in self.items(staging.position):
             staging.add(item)
             if self.progress is not None and len(staging) >= told + PROGRESS_EVERY:
                 told = len(staging)
-                self.progress(told, total)
+                self.progress(told, self.num_records())
         staging.save()
         if self.progress is not None:
             self.progress(len(staging), len(staging))

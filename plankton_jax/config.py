@@ -105,6 +105,13 @@ class DataConfig:
         "(HDF5, or a folder of them); empty: the images have none.",
         affects_result=False,
     )
+    beam: str = setting(
+        "",
+        "Options of Apache Beam to build the data set with in parallel, such as "
+        '"--runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=8"; '
+        "empty: without Beam.",
+        affects_result=False,
+    )
     image_size: int = setting(64, "Side of the square that enters the network, pixels.", low=8)
     geometry: str = setting(
         "squash",
@@ -341,6 +348,13 @@ class ModelConfig:
     freeze_backbone: bool = setting(
         False, "Train the head alone: the backbone runs in inference mode and is not updated."
     )
+    cache_features: int = setting(
+        0,
+        "With freeze_backbone: augmented views of each training image whose features are computed "
+        "once and kept in config.data.data_dir, so that training never runs the backbone; 0: none, "
+        "it runs on new views all the time.",
+        low=0,
+    )
     rematerialise: bool = setting(
         False,
         "Compute the insides of blocks again in the backward pass instead of keeping them (Chen et "
@@ -552,6 +566,12 @@ class LoggingConfig:
         50, "Steps between two lines of training metrics.", low=1, affects_result=False
     )
     tensorboard: bool = setting(True, "Write TensorBoard events.", affects_result=False)
+    trackers: tuple[str, ...] = setting(
+        (),
+        "Services that metrics go to as well: mlflow, wandb; of the extra `tracking`, set up by "
+        "their own environment variables.",
+        affects_result=False,
+    )
     compilation_cache: str = setting(
         "~/.cache/plankton_jax/xla",
         "Folder of compiled programs, which makes later starts quick; empty: none.",

@@ -180,9 +180,8 @@ def _write(
     import jax
     import numpy as np
 
-    from plankton_jax import run_data
+    from plankton_jax import run_batches
     from plankton_jax.analysis.predictions import PredictionsWriter
-    from plankton_jax.data import loader
     from plankton_jax.metrics import marginal_logits
     from plankton_jax.train_step import mean_over_views, normalise
 
@@ -212,17 +211,11 @@ def _write(
         jax.ShapeDtypeStruct((1, len(config.data.measurements)), np.float32),
     )
     with (
-        loader.make_eval_batches(
-            data.dataset,
+        run_batches.eval_batches(
+            config,
+            data,
             data.rows[provenance.split],
-            batch_size=config.train.batch_size,
-            image_size=size,
             worker_count=config.data.worker_count,
-            threads=config.data.threads,
-            measurements=config.data.measurements,
-            geometry=run_data.geometry(config),
-            skip_unreadable=config.data.unreadable == "skip",
-            timeout=config.data.worker_timeout,
             notify=functools.partial(print, file=sys.stderr),
         ) as batches,
         PredictionsWriter(path, provenance, embedding_size=shapes[1].shape[-1]) as writer,

@@ -27,8 +27,9 @@ class Network:
 
     Attributes:
       params, model_state: as initialised.
-      apply: (params, model_state, images, measurements, train, key) -> (level logits, new model
-        state).
+      apply: (params, model_state, images or features, measurements, train, key) -> (level logits,
+        new model state).
+      backbone: (params, model_state, images) -> Features of the backbone alone, in inference.
       embed: (params, model_state, images, measurements) -> (level logits, pooled features `b d`).
       mean, std: of grey levels in 0..1, one number a channel.
       provenance: of the initial weights; None: they were drawn.
@@ -37,6 +38,7 @@ class Network:
     params: Any
     model_state: Any
     apply: Callable[..., Any]
+    backbone: Callable[..., Any]
     embed: Callable[..., Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -98,12 +100,15 @@ def make_network(
             key=key,
         )
 
+    def backbone(params, model_state, images):
+        return models.join_model(graph, _of_network(params), model_state).backbone(images)
+
     def embed(params, model_state, images, measurements):
         model = models.join_model(graph, _of_network(params), model_state)
         features = model.features(images, measurements=measurements)
         return model.head(features), features.pooled
 
-    return Network(params, model_state, apply, embed, mean, std, provenance)
+    return Network(params, model_state, apply, backbone, embed, mean, std, provenance)
 
 
 def _of_network(params: dict[str, Any]) -> dict[str, Any]:

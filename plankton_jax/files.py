@@ -1,9 +1,10 @@
-"""Writing a file whole or not at all, and reading JSON that may be damaged.
+"""Writing a file whole or not at all, holding one, and reading JSON that may be damaged.
 
 Touches the file it is given and one temporary beside it.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -34,6 +35,35 @@ def _to_disk(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path, where: str, busy: str) -> Iterator[None]:
+    """Holds a file, made if need be, for this process alone.
+
+    Args:
+      where: what messages begin with.
+      busy: what another process that holds it is doing, and what to do about it.
+
+    Raises:
+      UserError: another process holds it, or it cannot be made or locked.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise UserError(f"{where}: cannot be written ({error.strerror}).") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{where}: {busy}") from error
+        except OSError as error:
+            raise UserError(
+                f"{where}: files cannot be locked there ({error.strerror}); choose a folder on "
+                "another file system."
+            ) from error
+        yield
 
 
 def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:

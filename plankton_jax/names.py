@@ -15,6 +15,9 @@ HEADS = tuple(sorted(("auxiliary", "coherent", "linear", *BRANCH_HEADS)))
 DECODERS = ("argmax", "routed", "oracle", "top_down", "leaf", "path", "risk")
 """Ways to predict nodes of all levels; see `plankton_jax.decoding`."""
 
+TRACKERS = ("mlflow", "wandb")
+"""Services that metrics can go to; see `plankton_jax.trackers`."""
+
 BACKBONES = (
     "bcnn_base_b",
     "bcnn_base_c",

@@ -24,6 +24,7 @@ from plankton_jax.errors import UserError, near_miss, raise_all
 from plankton_jax.files import replacing
 from plankton_jax.names import UNLABELLED
 from plankton_jax.taxonomy import Taxonomy
+from plankton_jax.tracking import duration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,7 @@ def open_data(
         features=settings.features,
         statuses=settings.statuses,
         labels=settings.labels or None,
+        beam=settings.beam,
         progress=_progress(settings.dataset, notify),
         notify=notify,
     )
@@ -161,13 +163,20 @@ def _noted_directory(noted: dict[str, Any]) -> pathlib.Path | None:
 
 def _progress(name: str, notify: Callable[[str], None]) -> Callable[[int, int | None], None]:
     """Tells how far the building of a data set is, every ten seconds."""
-    told = time.monotonic()
+    told = began = time.monotonic()
+    first: int | None = None  # images that were there when this build went on
 
     def progress(done: int, total: int | None) -> None:
-        nonlocal told
-        if time.monotonic() - told >= 10:
-            told = time.monotonic()
-            notify(f"{name}: {done} images read" + (f" of {total}" if total else ""))
+        nonlocal told, first
+        first, now = done if first is None else first, time.monotonic()
+        if now - told < 10:
+            return
+        told = now
+        rate = (done - first) / (now - began)
+        text = f"{name}: {done} images read"
+        if total and total > done and rate:
+            text += f" of about {total}, {duration((total - done) / rate)} left"
+        notify(text + f" ({rate:.0f} a second)")
 
     return progress
 

@@ -9,7 +9,6 @@ images were), `initial_weights.json` (where they came from, if from anywhere), `
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import importlib.metadata
 import json
 import pathlib
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, origin
 from plankton_jax.config import Config, result_settings, walk
 from plankton_jax.errors import UserError, raise_all
-from plankton_jax.files import read_json, replacing
+from plankton_jax.files import lock, read_json, replacing
 
 if TYPE_CHECKING:
     from plankton_jax.weights import Provenance
@@ -47,24 +46,8 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
             f"--workdir {workdir}: it holds something that is not a run of plankton_jax; allowed: "
             "a new or empty folder, or that of a run to go on with."
         )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = mark.open("a+")
-    except OSError as error:
-        raise UserError(f"--workdir {workdir}: cannot be written ({error.strerror}).") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"--workdir {workdir}: another process is training in it. Wait for that one to end "
-                "or choose another folder."
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"--workdir {workdir}: files cannot be locked there ({error.strerror}); choose a "
-                "folder on another file system."
-            ) from error
+    busy = "another process is training in it. Wait for that one to end or choose another folder."
+    with lock(mark, f"--workdir {workdir}", busy):
         try:
             yield
         finally:

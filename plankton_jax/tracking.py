@@ -1,4 +1,4 @@
-"""What a run tells while it goes: `metrics.jsonl`, TensorBoard events, the console.
+"""What a run tells while it goes: `metrics.jsonl`, TensorBoard events, services, the console.
 
 Writes into the run directory and to standard error. When a run goes on after a kill, lines of
 steps that will be made again are taken back first.
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from plankton_jax.files import replacing
+from plankton_jax.trackers import Trackers
 
 
 class MetricsFile:
@@ -92,7 +93,15 @@ class EventsFile:
 class Tracker:
     """All the places that metrics go to."""
 
-    def __init__(self, run: pathlib.Path, *, resume_step: int, tensorboard: bool):
+    def __init__(
+        self,
+        run: pathlib.Path,
+        *,
+        resume_step: int,
+        tensorboard: bool,
+        services: Trackers | None = None,
+    ):
+        self._services = services
         self._file = MetricsFile(run / "metrics.jsonl", resume_step)
         self._events = None
         if tensorboard:
@@ -105,12 +114,17 @@ class Tracker:
         self._file.close()
         if self._events:
             self._events.close()
+        if self._services:
+            self._services.close()
 
     def write(self, kind: str, step: int, epoch: float, values: dict[str, float]) -> None:
         """Writes metrics of `kind` ("train" or "validation") at `step`."""
         self._file.write({"step": step, "epoch": round(epoch, 4), "kind": kind, **values})
+        named = {f"{kind}/{name}": value for name, value in values.items()}
         if self._events:
-            self._events.write({f"{kind}/{name}": v for name, v in values.items()}, step)
+            self._events.write(named, step)
+        if self._services:
+            self._services.write(named, step)
 
 
 class Console:
@@ -185,11 +199,11 @@ class Console:
             return
         elapsed = time.monotonic() - (self._began or time.monotonic())
         per_step = elapsed / max(step - self._start_step, 1)
-        left = _duration(per_step * (self._total - step))
+        left = duration(per_step * (self._total - step))
         self.say(f"step {step}/{self._total}  epoch {epoch:.2f}  {shown}  left {left}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`1:02:03` or `2:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

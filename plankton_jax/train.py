@@ -12,7 +12,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from plankton_jax.command import (
@@ -22,11 +22,12 @@ from plankton_jax.command import (
     read_config,
     run_command,
 )
-from plankton_jax.config import Config
+from plankton_jax.config import Config, walk
 from plankton_jax.errors import UserError
 
 if TYPE_CHECKING:
     from plankton_jax.checkpoints import Checkpoints
+    from plankton_jax.data.cached_features import FeatureFiles
     from plankton_jax.experiment import Training
     from plankton_jax.run_data import Data
     from plankton_jax.tracking import Console, Tracker
@@ -81,13 +82,21 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-    from plankton_jax import experiment, host_memory, run_data, run_directory
+    from plankton_jax import (
+        experiment,
+        feature_cache,
+        host_memory,
+        run_data,
+        run_directory,
+        trackers,
+    )
     from plankton_jax.checkpoints import Checkpoints
     from plankton_jax.tracking import Console, Tracker
 
     if jax.default_backend() == "cpu":
         host_memory.keep_freed_memory()
 
+    trackers.require_installed(config.logging.trackers)
     settings = config.checkpoint
     with run_directory.locked(workdir):
         # ---------------------------------------- everything that can be refused, then what is new
@@ -129,13 +138,37 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
                     print(f"warning: {problem} Going on from step {start}.", file=sys.stderr)
             with (
                 _Stop() as stop,
-                Tracker(workdir, resume_step=start, tensorboard=config.logging.tensorboard) as told,
+                Tracker(
+                    workdir,
+                    resume_step=start,
+                    tensorboard=config.logging.tensorboard,
+                    services=trackers.Trackers(
+                        config.logging.trackers,
+                        workdir,
+                        {name: display_name(value) for name, _, value in walk(config)},
+                        _note,
+                    ),
+                ) as told,
                 Console(training.total_steps, config.train.batch_size, start) as console,
             ):
                 _greet(console, config, data, training, start)
-                _loop(config, data, training, state, window, checkpoints, told, console, stop)
+                features = None
+                if config.model.cache_features and start < training.total_steps:
+                    features = feature_cache.prepare(
+                        config,
+                        data,
+                        training.network,
+                        state,
+                        stopped=lambda: bool(stop.signal),
+                        notify=console.say,
+                    )
+                if not stop.signal:
+                    _loop(
+                        config, data, training, state, window, checkpoints, told, console, stop,
+                        features,
+                    )  # fmt: skip
                 checkpoints.wait()
-                if checkpoints.steps[-1] < training.total_steps:
+                if not checkpoints.steps or checkpoints.steps[-1] < training.total_steps:
                     console.say(
                         f"stopped by signal {stop.signal}; the same command goes on from here"
                     )
@@ -218,6 +251,7 @@ def _loop(
     told: "Tracker",
     console: "Console",
     stop: _Stop,
+    features: "FeatureFiles | None",
 ) -> None:
     """The training loop. Per step: step, evaluate, save, log, take the next batch; keep the order.
 
@@ -226,8 +260,7 @@ def _loop(
     """
     import jax
 
-    from plankton_jax import optim, run_data
-    from plankton_jax.data import loader
+    from plankton_jax import optim, run_batches
 
     run_step = jax.jit(accumulating(training.train_step), donate_argnums=(0, 1))
     run_eval = jax.jit(_counting(training.eval_step), donate_argnums=(2,))
@@ -236,26 +269,15 @@ def _loop(
     if step >= training.total_steps:
         return
     # ---------------------------------------------------------------------------------- the data
-    with loader.make_train_iterator(
-        data.dataset,
-        run_data.make_sampler(config, data),
-        batch_size=config.train.batch_size,
-        image_size=config.data.image_size,
-        augmentation=config.augmentation,
-        seed=config.seed,
-        start_batch=step,
-        num_batches=training.total_steps - step,
-        worker_count=config.data.worker_count,
-        threads=config.data.threads,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        measurements=config.data.measurements,
-        geometry=run_data.geometry(config),
-        skip_unreadable=config.data.unreadable == "skip",
-        timeout=config.data.worker_timeout,
+    with run_batches.train_batches(
+        config,
+        data,
+        start=step,
+        stop=training.total_steps,
+        features=features,
         notify=console.say,
     ) as batches:
-        batch = _next_batch(batches)
+        batch = run_batches.to_device(next(batches), features)
         while step < training.total_steps:
             # -------------------------------------------------------------------------- one step
             state, window = run_step(state, window, batch)
@@ -284,7 +306,7 @@ def _loop(
             metrics = None
             if evaluates and len(data.rows["validation"]):
                 with console.not_counted():
-                    metrics = evaluate(config, data, run_eval, state, console.say)
+                    metrics = evaluate(config, data, run_eval, state, console.say, features)
                 told.write("validation", step, epoch, metrics)
                 console.say(_validation_line(step, metrics, data.taxonomy.level_names))
                 if config.optim.schedule == "plateau":
@@ -299,7 +321,7 @@ def _loop(
             # -------------------------------------------------------------------- the next batch
             if last or (stop.signal and saves):
                 return
-            batch = _next_batch(batches)
+            batch = run_batches.to_device(next(batches), features)
 
 
 _ZERO_WINDOW = {"loss": 0.0, "correct": 0, "count": 0, "gradient_norm": 0.0, "steps": 0}
@@ -337,41 +359,28 @@ def _counting(eval_step: Any) -> Any:
     return step
 
 
-def _next_batch(batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """The next batch on the device, without what only the host needs."""
-    import jax
-
-    batch = next(batches)
-    return jax.device_put({name: batch[name] for name in ("image", "measurements", "leaf")})
-
-
 def evaluate(
-    config: Config, data: "Data", run_eval: Any, state: Any, notify: Callable[[str], None]
+    config: Config,
+    data: "Data",
+    run_eval: Any,
+    state: Any,
+    notify: Callable[[str], None],
+    features: "FeatureFiles | None" = None,
 ) -> dict[str, float]:
     """Metrics of every level over the validation part."""
     import jax
 
-    from plankton_jax import experiment, run_data
-    from plankton_jax.data import loader
+    from plankton_jax import experiment, run_batches
     from plankton_jax.metrics import level_metrics, zero_sums
     from plankton_jax.train_step import evaluated
 
     params, model_state = evaluated(state)
     totals = zero_sums(data.taxonomy.ancestors)
-    with loader.make_eval_batches(
-        data.dataset,
-        data.rows["validation"],
-        batch_size=config.train.batch_size,
-        image_size=config.data.image_size,
-        threads=config.data.threads,
-        measurements=config.data.measurements,
-        geometry=run_data.geometry(config),
-        skip_unreadable=config.data.unreadable == "skip",
-        notify=notify,
+    with run_batches.eval_batches(
+        config, data, data.rows["validation"], features=features, notify=notify
     ) as batches:
         for batch in batches:
-            names = ("image", "measurements", "leaf", "mask")
-            batch = jax.device_put({name: batch[name] for name in names})
+            batch = run_batches.to_device(batch, features, masked=True)
             totals = run_eval(params, model_state, totals, batch)
     levels = level_metrics(jax.device_get(totals), data.taxonomy.level_names)
     return experiment.flat_metrics(levels)

@@ -21,8 +21,9 @@ from plankton_jax.losses import LevelSchedule, Loss
 from plankton_jax.optim import PlateauState
 
 PyTree = Any
-Batch = dict[str, Array]
-# apply(params, model_state, images, train, key) -> (level logits, new model state)
+Batch = dict[str, Any]
+# apply(params, model_state, images or features, measurements, train, key)
+#   -> (level logits, new model state)
 Apply = Callable[..., tuple[tuple[Float[Array, "b k"], ...], PyTree]]
 
 LOSS = "loss"
@@ -72,6 +73,13 @@ def normalise(
     return centred / jnp.asarray(std, jnp.float32).reshape(shape)
 
 
+def network_input(batch: Batch, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """The normalised images of a batch, or in their place the features of a frozen backbone."""
+    if "features" in batch:
+        return batch["features"]
+    return normalise(batch["image"], mean, std)
+
+
 def make_train_step(
     apply: Apply,
     loss: Loss | LevelSchedule,
@@ -111,7 +119,7 @@ def make_train_step(
         return jnp.mean(value), (logits, model_state)
 
     def train_step(state: TrainState, batch: Batch):
-        images = normalise(batch["image"], mean, std)
+        images = network_input(batch, mean, std)
         labels = ancestors.T[batch["leaf"]]
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         measurements, weight = batch["measurements"], None
@@ -181,7 +189,7 @@ def make_eval_step(
     ancestors = jnp.asarray(ancestors, jnp.int32)
 
     def eval_step(params: PyTree, model_state: PyTree, batch: Batch):
-        images = normalise(batch["image"], mean, std)
+        images = network_input(batch, mean, std)
         measurements = batch["measurements"]
         logits, _ = apply(params, model_state, images, measurements, train=False, key=None)
         if len(logits) != ancestors.shape[0]:

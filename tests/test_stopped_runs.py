@@ -101,3 +101,35 @@ def test_a_run_repeats_from_its_saved_settings(workspace):
 def test_loader_processes_change_nothing(workspace):
     run("train", *train_arguments(workspace, "workers", "--config.data.worker_count=2"))
     assert final_digest(workspace / "workers") == final_digest(workspace / "whole")
+
+
+KERAS = (
+    "--config.model.name=keras_hub:ResNetBackbone"
+    '{"input_conv_filters":[64],"input_conv_kernel_sizes":[3],"stackwise_num_filters":[64],'
+    '"stackwise_num_blocks":[1],"stackwise_num_strides":[1],"block_type":"basic_block"}',
+    "--config.model.drop_rate=0.2",
+    "--config.train.ema_decay=0.0",
+)
+CACHED = ("--config.model.freeze_backbone=true", "--config.model.cache_features=2")
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("keras", KERAS), ("cached", CACHED)])
+def test_other_kinds_of_runs_go_on_with_the_same_bits(workspace, name, overrides):
+    """Batch-norm statistics and seeds of KerasHub, and views of stored features, come again."""
+    run("train", *train_arguments(workspace, name, *overrides))
+    workdir = workspace / f"{name}_killed"
+    arguments = train_arguments(workspace, workdir.name, *overrides)
+    folder = workdir / "checkpoints"
+    killed = _kill_when(
+        start(arguments),
+        lambda: folder.exists() and any(step.isdigit() for step in os.listdir(folder)),
+        seconds=300,
+    )
+    assert killed, "the run was over before it could be killed"
+    again = run("train", *arguments)
+    assert "going on from step" in again.stderr
+    assert final_digest(workdir) == final_digest(workspace / name)
+    assert metrics_lines(workdir) == metrics_lines(workspace / name)
+    if name == "cached":
+        assert len([*(workspace / "data" / "features").iterdir()]) == 1
+        run("evaluate", "--run", workdir)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
+from numpy.typing import DTypeLike
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import Dataset
@@ -58,9 +59,9 @@ class BatchMaker:
 
     def __call__(self, number: int) -> Batch:
         cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
-        positions = self._positions(number)
+        positions = self.positions(number)
         rows = self.sampler(positions)
-        images = _aligned_bytes((len(rows), self.image_size, self.image_size, 1))
+        images = aligned_empty((len(rows), self.image_size, self.image_size, 1), np.uint8)
         images[rows < 0] = 0
         unreadable = np.full(len(rows), -1, np.int64)
         drawn = np.flatnonzero(rows >= 0)
@@ -73,23 +74,54 @@ class BatchMaker:
             out = [images[place, :, :, 0] for place in places.tolist()]
             good = [image for image in decoded if image is not None]
             render(good, self.image_size, self._draws(positions[places]), out, self.geometry.kind)
-        if (unreadable >= 0).any():
-            rows = self._without(rows, unreadable, images)
+        missing = np.flatnonzero(unreadable >= 0)
+        if len(missing):
+            rows, places = self.replaced(rows, unreadable)
+            images[missing] = images[places[missing]]
+            images[rows < 0] = 0
+        return {"image": images} | self.beside_images(rows) | {UNREADABLE: unreadable}
+
+    def beside_images(self, rows: Integer[np.ndarray, " b"]) -> Batch:
+        """What a batch of these rows holds beside its images."""
         mask = rows >= 0
         leaf = np.zeros(len(rows), np.int32)
         leaf[mask] = self.dataset.leaf[rows[mask]]
         return {
-            "image": images,
             "measurements": measure(self.dataset, rows, self.measurements, self.geometry),
             "leaf": leaf,
             "index": rows,
             "mask": mask,
-            UNREADABLE: unreadable,
         }
+
+    def replaced(
+        self, rows: Integer[np.ndarray, " b"], unreadable: Integer[np.ndarray, " b"]
+    ) -> tuple[Integer[np.ndarray, " b"], Integer[np.ndarray, " b"]]:
+        """The rows that a batch holds after all, and at which of its places each was drawn.
+
+        Raises:
+          UserError: none of a training batch can be read.
+        """
+        missing, places = np.flatnonzero(unreadable >= 0), np.arange(len(rows))
+        if isinstance(self.sampler, InOrder):
+            rows = rows.copy()
+            rows[missing] = -1
+            return rows, places
+        there = np.flatnonzero(unreadable < 0)
+        if not len(there):
+            raise UserError(
+                f"{self.problem(int(unreadable[0]))} No other image of its batch can be read."
+            )
+        places[missing] = there[np.searchsorted(there, missing) - 1]  # of the first: the last one
+        return rows[places], places
+
+    def positions(self, number: int) -> Integer[np.ndarray, " b"]:
+        """This process's positions in the stream of draws for a batch."""
+        places = np.arange(self.process_index, self.batch_size, self.process_count)
+        return number * self.batch_size + places
 
     def rows(self, number: int) -> Integer[np.ndarray, " n"]:
         """The rows that are drawn for this process's share of a batch."""
-        rows = self.sampler(self._positions(number))
+        rows = self.sampler(self.positions(number))
         return rows[rows >= 0]
 
     def problem(self, row: int) -> str:
@@ -99,10 +131,6 @@ class BatchMaker:
         except UserError as error:
             return str(error)
         return ""
-
-    def _positions(self, number: int) -> np.ndarray:
-        places = np.arange(self.process_index, self.batch_size, self.process_count)
-        return number * self.batch_size + places
 
     def _draws(self, positions: np.ndarray) -> Draws:
         if self.augmentation is None:
@@ -137,22 +165,6 @@ class BatchMaker:
             ) from error
         return without_bottom(image, self.geometry.crop_bottom_px)
 
-    def _without(self, rows: np.ndarray, unreadable: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """The rows that a batch holds after all; what takes a place is put into `images`."""
-        rows = rows.copy()
-        missing = np.flatnonzero(unreadable >= 0)
-        if isinstance(self.sampler, InOrder):
-            rows[missing], images[missing] = -1, 0
-            return rows
-        there = np.flatnonzero(unreadable < 0)
-        if not len(there):
-            raise UserError(
-                f"{self.problem(int(unreadable[0]))} No other image of its batch can be read."
-            )
-        before = there[np.searchsorted(there, missing) - 1]  # of the first: the last one
-        rows[missing], images[missing] = rows[before], images[before]
-        return rows
-
 
 @dataclasses.dataclass(frozen=True)
 class InOrder:
@@ -167,9 +179,9 @@ class InOrder:
         return drawn
 
 
-def _aligned_bytes(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """A new array, not set, which begins at a multiple of `_ALIGNMENT`."""
-    size = math.prod(shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].reshape(shape)
+    return memory[start : start + size].view(dtype).reshape(shape)

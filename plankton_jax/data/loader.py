@@ -21,6 +21,7 @@ from jaxtyping import Integer
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.batches import AS_IT_IS, UNREADABLE, Batch, BatchMaker, InOrder, Sampler
+from plankton_jax.data.cached_features import FeatureBatchMaker, FeatureFiles
 from plankton_jax.data.dataset import Dataset
 from plankton_jax.data.geometry import Geometry
 from plankton_jax.errors import UserError
@@ -40,7 +41,7 @@ class BatchIterator:
 
     def __init__(
         self,
-        maker: BatchMaker,
+        maker: BatchMaker | FeatureBatchMaker,
         start: int,
         stop: int,
         worker_count: int,
@@ -209,6 +210,7 @@ def make_train_iterator(
     geometry: Geometry = AS_IT_IS,
     skip_unreadable: bool = False,
     timeout: float = 300.0,
+    features: FeatureFiles | None = None,
     notify: Callable[[str], None] = print,
 ) -> BatchIterator:
     """Augmented batches `start_batch`, ..., `start_batch + num_batches - 1` of the endless stream.
@@ -227,6 +229,7 @@ def make_train_iterator(
       skip_unreadable: whether records that cannot be read are left out, see `BatchMaker`, instead
         of ending the iteration.
       timeout: seconds after which loader processes that give no batch are started anew.
+      features: what comes in the place of images.
       notify: called with sentences on processes that failed and records that were left out.
 
     Raises:
@@ -247,8 +250,9 @@ def make_train_iterator(
         geometry,
         skip_unreadable,
     )
+    made = FeatureBatchMaker(maker, features) if features else maker
     stop = start_batch + num_batches
-    return BatchIterator(maker, start_batch, stop, worker_count, threads, timeout, notify)
+    return BatchIterator(made, start_batch, stop, worker_count, threads, timeout, notify)
 
 
 def make_eval_batches(
@@ -264,9 +268,13 @@ def make_eval_batches(
     geometry: Geometry = AS_IT_IS,
     skip_unreadable: bool = False,
     timeout: float = 300.0,
+    augmentation: AugmentationConfig | None = None,
+    seed: int = 0,
+    start_batch: int = 0,
+    features: FeatureFiles | None = None,
     notify: Callable[[str], None] = print,
 ) -> BatchIterator:
-    """All `rows` once, in order, resized only; the last batch is padded to full size.
+    """All `rows` once, in order, by default resized only; the last batch is padded to full size.
 
     Arguments and errors as in `make_train_iterator`. Every process gets as many batches, also one
     that has nothing but padding in the last.
@@ -277,16 +285,17 @@ def make_eval_batches(
         InOrder(rows),
         batch_size,
         image_size,
-        None,
-        0,
+        augmentation,
+        seed,
         process_index,
         process_count,
         measurements,
         geometry,
         skip_unreadable,
     )
+    made = FeatureBatchMaker(maker, features) if features else maker
     stop = -(-len(rows) // batch_size)
-    return BatchIterator(maker, 0, stop, worker_count, threads, timeout, notify)
+    return BatchIterator(made, start_batch, stop, worker_count, threads, timeout, notify)
 
 
 def _check_batch_size(batch_size: int, process_count: int) -> None:

@@ -48,13 +48,16 @@ class Classifier(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "b h w c"],
+        images: Float[Array, "b h w c"] | Features,
         *,
         measurements: Float[Array, "b m"] | None = None,
         train: bool = False,
         key: jax.Array | None = None,
     ) -> tuple[Float[Array, "b k"], ...]:
-        """The head's logits, float32, one array for each level that the head predicts."""
+        """The head's logits, float32, one array for each level that the head predicts.
+
+        With a frozen backbone `images` may be what that one gave of them.
+        """
         features = self.features(
             images,
             measurements=measurements,
@@ -65,7 +68,7 @@ class Classifier(nnx.Module):
 
     def features(
         self,
-        images: Float[Array, "b h w c"],
+        images: Float[Array, "b h w c"] | Features,
         *,
         measurements: Float[Array, "b m"] | None = None,
         train: bool = False,
@@ -79,7 +82,9 @@ class Classifier(nnx.Module):
         where that applies to a map: every block of a vision transformer that pools tokens, the last
         stage of Swin. Under `jax.jit` blocks behind the last stage that is used are not run.
         """
-        if self.frozen_backbone:
+        if isinstance(images, Features):
+            features = images
+        elif self.frozen_backbone:
             features = jax.lax.stop_gradient(self.backbone(images, indices=indices))
         else:
             features = self.backbone(images, train=train, key=key, indices=indices)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import jax
 from jaxtyping import Array, Float
@@ -38,6 +38,24 @@ class Features:
     distilled: Float[Array, "b d"] | None = None
     auxiliary: Float[Array, "b d2"] | None = None
     measured: Float[Array, "b d"] | None = None
+
+
+def flatten_features(features: Features) -> dict[str, Any]:
+    """The arrays that are there by name: "pooled", "stages/3"."""
+    flat = {f"stages/{number}": stage for number, stage in enumerate(features.stages)}
+    others = (field.name for field in dataclasses.fields(features) if field.name != "stages")
+    flat |= {name: getattr(features, name) for name in others}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def unflatten_features(arrays: Mapping[str, Any], num_stages: int) -> Features:
+    """The reverse of `flatten_features` for some of the arrays; None in the place of others.
+
+    `num_stages` is how many the backbone has, so that indices from the end find the same.
+    """
+    stages = tuple(arrays.get(f"stages/{number}") for number in range(num_stages))
+    others = {name: value for name, value in arrays.items() if not name.startswith("stages/")}
+    return Features(stages=cast(Any, stages), **({"pooled": cast(Any, None)} | others))
 
 
 def select_stages(stages: Sequence[Array], indices: Sequence[int] | None) -> tuple[Array, ...]:

@@ -42,7 +42,7 @@ def apply(
     graphdef: nnx.GraphDef,
     params: PyTree,
     model_state: PyTree,
-    images: Float[Array, "b h w c"],
+    images: Float[Array, "b h w c"] | Features,
     *,
     measurements: Float[Array, "b m"] | None = None,
     train: bool = False,

@@ -71,6 +71,7 @@ def write_data_set(
         start += length
     taxonomy = Taxonomy.flat([f"class_{k}" for k in range(num_leaves)])
     metadata = {"name": "tiny", "fingerprint": "0", "num_examples": count, "format_version": 1}
+    metadata |= {"licence": "CC0-1.0"}
     info = {
         "name": "tiny",
         "fileFormat": "array_record",

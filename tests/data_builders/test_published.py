@@ -16,6 +16,7 @@ from image_files import encoded
 
 import data_builders
 from data_builders import _published
+from plankton_jax import run_data
 from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.errors import UserError
@@ -184,6 +185,42 @@ def test_whoi_merges_its_years(tmp_path):
     groups = dict(zip(columns["id"], columns["group"], strict=True))
     assert groups[f"2006/mix/{pid}.png"] == "2006/IFCB1_2006_158_000036"
     assert groups[f"2007/mix/{other}.png"] == "2007/IFCB5_2007_028_081515"
+
+
+def test_progress_knows_the_images_of_archives_that_are_not_open_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_builders.base.PROGRESS_EVERY", 1)
+    for year, count in ((2006, 6), (2007, 12)):
+        members = {
+            f"{year}/detritus/{year}_{n:03d}.png": encoded(".png", seed=n, height=20, width=20)
+            for n in range(count)
+        }
+        members[f"{year}/Chaetoceros/{year}_x.png"] = encoded(".png", seed=99)
+        write_zip(tmp_path / f"{year}.zip", members)
+    steps = []
+    data_builders.prepare(
+        "whoi", data_dir=tmp_path / "data", source=tmp_path,
+        progress=lambda *step: steps.append(step),
+    )  # fmt: skip
+    assert [done for done, _ in steps] == [*range(1, 21), 20]
+    assert steps[0][1] == pytest.approx(20, abs=2) and steps[-2][1] == 20
+
+
+def test_progress_tells_rate_and_time_left(monkeypatch):
+    now, told = [100.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = run_data._progress("whoi", told.append)
+    for seconds, done, total in (
+        (0, 5000, None),
+        (5, 5500, 9000),
+        (10, 6000, 9000),
+        (21, 7100, None),
+    ):
+        now[0] = 100.0 + seconds
+        progress(done, total)
+    assert told == [
+        "whoi: 6000 images read of about 9000, 0:30 left (100 a second)",
+        "whoi: 7100 images read (100 a second)",
+    ]
 
 
 def test_a_class_that_the_tree_lacks_is_refused(tmp_path):
