@@ -44,7 +44,9 @@ def make_training(config: Config, classes: int) -> tuple[Any, Any]:
         return models.apply(graph, params, model_state, images, train=train, key=key)
 
     channels = config.model.in_channels
-    network = Network(params, model_state, apply, apply, (0.5,) * channels, (0.2,) * channels)
+    network = Network(
+        params, model_state, apply, apply, apply, mean=(0.5,) * channels, std=(0.2,) * channels
+    )
     optimizer = optim.make_optimizer(config.optim, params, lambda step: 1e-3)
     step = make_train_step(
         apply,

@@ -101,14 +101,19 @@ def beam_options(flags: list[str]) -> Any:
             "not fit, or leave this unset."
         ) from error
     options = PipelineOptions(flags)
-    unknown = [flag for flag in flags if flag.startswith("-")
-               and flag.lstrip("-").partition("=")[0] not in options.get_all_options()]  # fmt: skip
+    known = options.get_all_options()
+    unknown = [flag for flag in flags if flag.startswith("-") and _name(flag) not in known]
     if unknown:
         raise UserError(
             f"config.data.beam: found {', '.join(unknown)}, which Apache Beam does not know; "
             "allowed: flags of its PipelineOptions, such as --runner=DirectRunner."
         )
     return options
+
+
+def _name(flag: str) -> str:
+    """The option that a flag of Beam sets; some are switched off by `--no_`."""
+    return flag.lstrip("-").partition("=")[0].removeprefix("no_")
 
 
 def _build_range(maker: Maker, folder: pathlib.Path, bounds: tuple[int, int]) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from plankton_jax.checkpoints import digest
 from plankton_jax.command import config_to_json
@@ -27,7 +26,7 @@ from plankton_jax.data.cached_features import FeatureFiles, StoredFeature
 from plankton_jax.errors import UserError
 from plankton_jax.experiment import Network
 from plankton_jax.files import lock, read_json, replacing
-from plankton_jax.models.features import flatten_features
+from plankton_jax.models.features import flatten_features, names_read
 from plankton_jax.run_batches import eval_batches, view_batches
 from plankton_jax.run_data import Data
 from plankton_jax.tracking import duration
@@ -110,27 +109,10 @@ def features_read(
             for keywords in own
         ]
 
-    traced = jax.make_jaxpr(logits)(features, state.params, state.model_state, measurements)
-    used = _used_inputs(traced.jaxpr)[: len(jax.tree.leaves(features))]
-    marked = jax.tree.unflatten(jax.tree.structure(features), used)
-    named, read = flatten_features(features), flatten_features(marked)
-    return (
-        tuple(
-            StoredFeature(name, value.shape[1:], value.dtype.name)
-            for name, value in named.items()
-            if read[name]
-        ),
-        len(features.stages),
-    )
-
-
-def _used_inputs(jaxpr: Any) -> list[bool]:
-    """For each input of a traced function, whether an output depends on it."""
-    live = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
-    for equation in reversed(jaxpr.eqns):
-        if live.intersection(equation.outvars):
-            live.update(v for v in equation.invars if not isinstance(v, core.Literal))
-    return [v in live for v in jaxpr.invars]
+    names = names_read(logits, features, state.params, state.model_state, measurements)
+    shapes = {name: value for name, value in flatten_features(features).items() if name in names}
+    arrays = (StoredFeature(name, x.shape[1:], x.dtype.name) for name, x in shapes.items())
+    return tuple(arrays), len(features.stages)
 
 
 def _description(

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
+from jax.extend import core
 from jaxtyping import Array, Float
 
 from plankton_jax.errors import UserError
@@ -56,6 +57,24 @@ def unflatten_features(arrays: Mapping[str, Any], num_stages: int) -> Features:
     stages = tuple(arrays.get(f"stages/{number}") for number in range(num_stages))
     others = {name: value for name, value in arrays.items() if not name.startswith("stages/")}
     return Features(stages=cast(Any, stages), **({"pooled": cast(Any, None)} | others))
+
+
+def names_read(
+    function: Callable[..., Any], features: Features, *arguments: Any
+) -> tuple[str, ...]:
+    """The names of the arrays that what `function(features, *arguments)` returns depends on.
+
+    Args:
+      features, arguments: their shapes are enough.
+    """
+    jaxpr = jax.make_jaxpr(function)(features, *arguments).jaxpr
+    live = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if live.intersection(equation.outvars):
+            live.update(v for v in equation.invars if not isinstance(v, core.Literal))
+    leaves, structure = jax.tree.flatten(features)
+    marked = jax.tree.unflatten(structure, [v in live for v in jaxpr.invars[: len(leaves)]])
+    return tuple(name for name, read in flatten_features(marked).items() if read)
 
 
 def select_stages(stages: Sequence[Array], indices: Sequence[int] | None) -> tuple[Array, ...]:

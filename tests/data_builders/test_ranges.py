@@ -118,5 +118,7 @@ def test_apache_beam_runs_the_ranges(tmp_path, source, monkeypatch):
     whole = prepare(tmp_path / "whole", source)
     flags = "--runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=2"
     assert_same(prepare(tmp_path / "beam", source, beam=flags), whole)
-    with pytest.raises(UserError, match="found --runer, which Apache Beam does not know"):
+    with pytest.raises(
+        UserError, match="found --runer=DirectRunner, which Apache Beam does not know"
+    ):
         prepare(tmp_path / "other", source, beam="--runer=DirectRunner")
