@@ -8,10 +8,10 @@
 
 Argument: flat (the default; the backbone's own fine-tuning, 25 epochs from ImageNet), or bcnn,
 hbcnn, bacnn, sbacnn, add, concat, coherent (50 epochs of branch training on that backbone, which
-does not move; with `--config.model.cache_features=4` it runs on four views of each image once,
-which takes 430 GB of disk in bfloat16 here). Made for a GPU. The report gives no optimiser, learning rate or batch size for these
-experiments; AdamW, 1e-3, 256 and cuts on a plateau are ours. `whoi_hierarchical.py` is the same on
-WHOI's tree.
+does not move; with `--config.model.cache_features=4` it runs on four views of each image once, and
+what that takes on disk is told first). Made for a GPU. The report gives no optimiser, learning rate
+or batch size for these experiments; AdamW, 1e-3, 256 and cuts on a plateau are ours.
+`whoi_hierarchical.py` is the same on WHOI's tree.
 """
 
 from plankton_jax.config import Config
