@@ -152,8 +152,8 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
                 Console(training.total_steps, config.train.batch_size, start) as console,
             ):
                 _greet(console, config, data, training, start)
-                features = None
-                if config.model.cache_features and start < training.total_steps:
+                features, stores = None, bool(config.model.cache_features)
+                if stores and start < training.total_steps:
                     features = feature_cache.prepare(
                         config,
                         data,
@@ -162,7 +162,7 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
                         stopped=lambda: bool(stop.signal),
                         notify=console.say,
                     )
-                if not stop.signal:
+                if features is not None or not stores:  # else stopped while they were computed
                     _loop(
                         config, data, training, state, window, checkpoints, told, console, stop,
                         features,

@@ -250,7 +250,7 @@ def make_train_iterator(
         geometry,
         skip_unreadable,
     )
-    made = FeatureBatchMaker(maker, features) if features else maker
+    made = maker if features is None else FeatureBatchMaker(maker, features)
     stop = start_batch + num_batches
     return BatchIterator(made, start_batch, stop, worker_count, threads, timeout, notify)
 
@@ -293,7 +293,7 @@ def make_eval_batches(
         geometry,
         skip_unreadable,
     )
-    made = FeatureBatchMaker(maker, features) if features else maker
+    made = maker if features is None else FeatureBatchMaker(maker, features)
     stop = -(-len(rows) // batch_size)
     return BatchIterator(made, start_batch, stop, worker_count, threads, timeout, notify)
 
