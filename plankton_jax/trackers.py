@@ -6,11 +6,12 @@ and mode by its own environment variables (`WANDB_PROJECT`, `WANDB_MODE`, `MLFLO
 `trackers.json`, so a run that is continued continues there too.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from plankton_jax.errors import raise_all
@@ -123,12 +124,8 @@ class Trackers:
         path = run / IDS_FILE
         ids = read_json(path, "Remove it.") if names and path.exists() else {}
         for name in names:
-            try:
-                service = _SERVICES[name](run.resolve().name, run, ids.get(name), settings)
-            except Exception as error:  # whatever a library or a network may raise
-                self._give_up(name, error)
-            else:
-                self._open[name] = service
+            with self._failing(name):
+                self._open[name] = _SERVICES[name](run.resolve().name, run, ids.get(name), settings)
         ids |= {name: service.id for name, service in self._open.items()}
         if self._open:
             with replacing(path) as temporary:
@@ -137,23 +134,24 @@ class Trackers:
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Adds one point to the curve of every value, in every service."""
         for name, service in [*self._open.items()]:
-            try:
+            with self._failing(name):
                 service.write(values, step)
-            except Exception as error:
-                del self._open[name]
-                self._give_up(name, error)
 
     def close(self) -> None:
         """Sends what is left."""
-        for name, service in self._open.items():
-            try:
+        for name, service in [*self._open.items()]:
+            with self._failing(name):
                 service.close()
-            except Exception as error:
-                self._give_up(name, error)
         self._open = {}
 
-    def _give_up(self, name: str, error: Exception) -> None:
-        self._notify(
-            f"warning: config.logging.trackers: {name} failed and is left out from here on "
-            f"({type(error).__name__}: {error}); metrics.jsonl has everything"
-        )
+    @contextlib.contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """Leaves a service out, and says so, for whatever its library or the network may raise."""
+        try:
+            yield
+        except Exception as error:
+            self._open.pop(name, None)
+            self._notify(
+                f"warning: config.logging.trackers: {name} failed and is left out from here on "
+                f"({type(error).__name__}: {error}); metrics.jsonl has everything"
+            )
