@@ -27,7 +27,7 @@ from plankton_jax.errors import UserError
 from plankton_jax.experiment import Network
 from plankton_jax.files import lock, read_json, replacing
 from plankton_jax.models.features import flatten_features, names_read
-from plankton_jax.run_batches import eval_batches, view_batches
+from plankton_jax.run_batches import eval_batches
 from plankton_jax.run_data import Data
 from plankton_jax.tracking import duration
 from plankton_jax.train_step import TrainState, normalise
@@ -216,21 +216,15 @@ def _computed(
     is loaded while the device computes one."""
     size, train = config.train.batch_size, files.views * len(files.train_rows)
     views = np.tile(files.train_rows, files.views)
-    parts = (
-        (0, views, lambda start: view_batches(config, data, views, start=start, notify=notify)),
-        (
-            train,
-            files.validation_rows,
-            lambda start: eval_batches(
-                config, data, files.validation_rows, start=start, notify=notify
-            ),
-        ),
-    )
-    for offset, rows, opened in parts:
+    for offset, rows, augmented in ((0, views, True), (train, files.validation_rows, False)):
         number = max(done - offset, 0) // size
         if number * size >= len(rows):
             continue
-        with opened(number) as batches:
+        workers = config.data.worker_count if augmented else 0
+        with eval_batches(
+            config, data, rows, start=number, augmented=augmented, worker_count=workers,
+            notify=notify,
+        ) as batches:  # fmt: skip
             held = None
             for batch in batches:
                 start = number * size

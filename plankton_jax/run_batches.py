@@ -56,30 +56,18 @@ def eval_batches(
     start: int = 0,
     features: FeatureFiles | None = None,
     worker_count: int = 0,
+    augmented: bool = False,
 ) -> loader.BatchIterator:
-    """All `rows` once, in order, as they are, from batch `start` on; the last one is padded."""
+    """All `rows` once, in order, from batch `start` on, as they are or as training augments them;
+    the last one is padded."""
     return loader.make_eval_batches(
         data.dataset,
         rows,
+        augmentation=config.augmentation if augmented else None,
+        seed=config.seed,
         start_batch=start,
         worker_count=worker_count,
         features=features,
-        notify=notify,
-        **_loading(config),
-    )
-
-
-def view_batches(
-    config: Config, data: Data, rows: Any, *, start: int, notify: Callable[[str], None]
-) -> loader.BatchIterator:
-    """All `rows` once, in order, augmented as in training, from batch `start` on; padded."""
-    return loader.make_eval_batches(
-        data.dataset,
-        rows,
-        augmentation=config.augmentation,
-        seed=config.seed,
-        start_batch=start,
-        worker_count=config.data.worker_count,
         notify=notify,
         **_loading(config),
     )

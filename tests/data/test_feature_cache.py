@@ -157,7 +157,9 @@ def test_views_differ_and_are_those_of_the_augmentation(tmp_path, data):
     assert np.abs(views[0] - views[1]).max(axis=-1).min() > 1e-4
     rows = np.tile(np.arange(44), 3)
     state, network = training.state, training.network
-    with run_batches.view_batches(config, data, rows, start=7, notify=print) as batches:
+    with run_batches.eval_batches(
+        config, data, rows, start=7, augmented=True, notify=print
+    ) as batches:
         batch = next(batches)
     images = (batch["image"] / np.float32(255) - network.mean[0]) / network.std[0]
     expected = network.backbone(state.params, state.model_state, jnp.asarray(images, jnp.float32))
