@@ -38,6 +38,21 @@ def command(name: str, *arguments: Any) -> None:
     subprocess.run([sys.executable, "-m", f"plankton_jax.{name}", *map(str, arguments)], check=True)
 
 
+def in_proportion(share: float) -> list[str]:
+    """Settings with which the weights of the levels and the learning rate change at the same shares
+    of a shorter run; the rate falls by equal factors, together as far as the papers'."""
+    switches, drops = (
+        tuple(round(epoch * share, 3) for epoch in epochs) for epochs in ((15, 25, 35), (42, 52))
+    )
+    return [
+        f"--config.loss.level_epochs={switches}",
+        "--config.optim.schedule=step",
+        "--config.optim.warmup_epochs=0",
+        f"--config.optim.step_epochs={drops}",
+        "--config.optim.step_factor=0.2236",
+    ]
+
+
 def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float, ...]:
     """The five numbers, in %, of one network and seed."""
     share = options.channels_divided_by
@@ -50,9 +65,8 @@ def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float,
         f"--config.train.epochs={epochs}",
         f"--config.train.precision={options.precision}",
     ]
-    if network != "best" and options.epochs:  # the switches keep their share of the run
-        switches = tuple(round(epoch * epochs / 60, 3) for epoch in (15, 25, 35))
-        settings.append(f"--config.loss.level_epochs={switches}")
+    if network != "best" and options.epochs:
+        settings += in_proportion(epochs / EPOCHS[network])
     config = pathlib.Path(__file__).parents[1] / "configs" / "fashion_mnist.py"
     command("train", "--config", f"{config}:{argument}", *settings, "--workdir", run)
     command("evaluate", "--run", run, "--split", "test", "--checkpoint", "last", "--json")
