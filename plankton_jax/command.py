@@ -11,6 +11,8 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import logging
+import os
 import pathlib
 import sys
 import traceback
@@ -24,6 +26,14 @@ from plankton_jax.validation import all_problems, unknown_fields
 
 EXIT_USER_ERROR = 2
 CONFIG_COPY = "config_file.py"
+_REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
@@ -44,19 +54,37 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except BrokenPipeError:
         status = 0
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        told = _refusal_of_the_system(error)
+        if debug or not told:
             raise
-        where = f" that holds {error.filename}" if error.filename else ""
-        print(
-            f"error: no space left on the disk{where}. Make room and run the same command again.",
-            file=sys.stderr,
-        )
+        print(f"error: {told}", file=sys.stderr)
         status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _refusal_of_the_system(error: OSError) -> str:
+    """What to tell where the disk, a permission or a path was in the way; "" for anything else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" that holds {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}. Make room and run the same command again."
+    if error.errno in _REFUSALS and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Choose another path, or have it changed what may "
+            "be done there."
+        )
+    return ""
+
+
+def quiet_libraries() -> None:
+    """Orbax and Grain log every save and read through absl, and what goes wrong with its
+    traceback, though it is raised and told as well."""
+    shown = logging.ERROR if "--debug" in sys.argv else logging.CRITICAL
+    logging.getLogger("absl").setLevel(shown)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def command_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -77,8 +105,17 @@ def read_config(path: str, overrides: list[str]) -> Config:
       UserError: the file is missing, does not run or returns something else; unknown or mistyped
         settings, settings out of range or at odds with each other, all of them together.
     """
-    file, _, argument = path.partition(":")
-    return _checked(_load(pathlib.Path(file), argument or None), overrides)
+    return _checked(_load(*file_and_argument(path)), overrides)
+
+
+def file_and_argument(path: str) -> tuple[pathlib.Path, str | None]:
+    """The two parts of `FILE[:ARG]`; a file whose own name has colons is taken as it is."""
+    parts = path.split(":")
+    for count in range(len(parts), 1, -1):
+        file = pathlib.Path(":".join(parts[:count]))
+        if file.is_file():
+            return file, ":".join(parts[count:]) or None
+    return pathlib.Path(parts[0]), ":".join(parts[1:]) or None
 
 
 def default_config(overrides: list[str]) -> Config:
@@ -94,7 +131,9 @@ def _checked(config: Config, overrides: list[str]) -> Config:
         problems += [found] if found else []
         good += [] if found else [override]
     config = _apply(config, good)
-    problems += all_problems(config) + _dataset_problem(config.data.dataset)
+    problems += all_problems(config)
+    dataset = getattr(config.data, "dataset", None)
+    problems += _dataset_problem(dataset) if isinstance(dataset, str) else []
     for name, _, value in walk(config):
         problems += _function_problem(name, value) if callable(value) else []
     raise_all(problems)
@@ -114,7 +153,7 @@ def _dataset_problem(name: str) -> list[str]:
     import data_builders  # imports nothing heavy
 
     names = data_builders.available()
-    if name in names or pathlib.Path(name).is_dir():
+    if name in names or pathlib.Path(name).expanduser().is_dir():
         return []
     return [
         f'config.data.dataset: found "{name}". {near_miss(name, names)} Or the path of a data set '

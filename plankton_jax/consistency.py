@@ -2,7 +2,6 @@
 and light; each setting is of its type already.
 """
 
-import math
 import re
 
 from plankton_jax.config import (
@@ -74,8 +73,15 @@ def joint_problems(config: Config) -> list[str]:
     problems += _level_problems(config)
     problems += _fraction_problems(config.split.fractions)
     for name in ("learning_rate_rules", "weight_decay_rules"):
-        for pattern, _ in getattr(config.optim, name):
+        for pattern, factor in getattr(config.optim, name):
             problems += _pattern_problem(f"config.optim.{name}", pattern)
+            if factor < 0:
+                problems.append(f"config.optim.{name}: found {factor}; allowed: 0 or more.")
+    if min(config.optim.step_epochs, default=1) <= 0:
+        problems.append(
+            f"config.optim.step_epochs: found {tuple(config.optim.step_epochs)}; allowed: numbers "
+            "above 0."
+        )
     if config.optim.schedule == "step" and not config.optim.step_epochs:
         problems.append(
             "config.optim.step_epochs: found (); allowed with schedule=step: one epoch or more."
@@ -186,7 +192,7 @@ def _level_problems(config: Config) -> list[str]:
             f"logits of the leaves alone; allowed with it: {', '.join(BRANCH_HEADS)}, coherent."
         )
     for row in loss.level_weights:
-        if not row or min(row) < 0 or max(row) <= 0 or not all(map(math.isfinite, row)):
+        if not row or min(row) < 0 or max(row) <= 0:
             problems.append(
                 f"config.loss.level_weights: found {tuple(row)}; allowed: numbers of 0 or more, "
                 "not all 0, one for each level of the tree."

@@ -10,7 +10,6 @@ Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, and 
 
 import functools
 import json
-import logging
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from plankton_jax.command import (
     command_parser,
     config_hash,
     display_name,
+    quiet_libraries,
     read_config,
     run_command,
 )
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options, overrides = parser.parse_known_args(arguments)
     config = _run_config(options.run, overrides)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quiet_libraries()
     predictions = predict(
         config,
         options.run,

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from plankton_jax import heads, initial_weights, losses, models, optim, weights
-from plankton_jax.config import Config, walk
+from plankton_jax.config import KERAS_HUB, Config, walk
 from plankton_jax.errors import UserError
 from plankton_jax.metrics import METRIC_NAMES
 from plankton_jax.run_data import Data
@@ -66,22 +67,8 @@ def make_network(
       UserError: unknown names, sizes that do not fit, weights that do not fit.
     """
     settings = config.model
-    classifier = models.create_model(
-        cast(Any, settings.name),
-        taxonomy.num_leaves,
-        image_size=config.data.image_size,
-        in_channels=settings.in_channels,
-        drop_rate=settings.drop_rate,
-        drop_path_rate=settings.drop_path_rate,
-        pool=settings.pool or None,
-        head=cast(Any, heads.configured(cast(Any, settings.head), config.head)),
-        taxonomy=taxonomy,
-        num_measurements=len(config.data.measurements),
-        freeze_backbone=settings.freeze_backbone,
-        rematerialise=settings.rematerialise,
-        dtype=jnp.dtype(config.train.precision),
-        key=jax.random.fold_in(jax.random.key(config.seed), 0),
-    )
+    head = heads.configured(cast(Any, settings.head), config.head)
+    classifier = _classifier(config, taxonomy.num_leaves, head, taxonomy)
     graph, params, model_state = models.split_model(classifier)
     if fresh and (settings.initial_weights or settings.pretrained):
         params, model_state, provenance = initial_weights.load(
@@ -109,6 +96,40 @@ def make_network(
         return model.head(features), features.pooled
 
     return Network(params, model_state, apply, backbone, embed, mean, std, provenance)
+
+
+def refuse_impossible_backbone(config: Config) -> None:
+    """Looks at what a named backbone has against the settings before any image is there.
+
+    Raises:
+      UserError: an image size, a pooling or a rate that the backbone cannot take.
+    """
+    name = config.model.name
+    if isinstance(name, str) and not name.startswith(KERAS_HUB):
+        nnx.eval_shape(lambda: _classifier(config, 2, None, None))
+
+
+def _classifier(
+    config: Config, num_classes: int, head: Any, taxonomy: Taxonomy | None
+) -> models.Classifier:
+    """The configured network with its initial parameters."""
+    settings = config.model
+    return models.create_model(
+        cast(Any, settings.name),
+        num_classes,
+        image_size=config.data.image_size,
+        in_channels=settings.in_channels,
+        drop_rate=settings.drop_rate,
+        drop_path_rate=settings.drop_path_rate,
+        pool=settings.pool or None,
+        head=head,
+        taxonomy=taxonomy,
+        num_measurements=len(config.data.measurements),
+        freeze_backbone=settings.freeze_backbone,
+        rematerialise=settings.rematerialise,
+        dtype=jnp.dtype(config.train.precision),
+        key=jax.random.fold_in(jax.random.key(config.seed), 0),
+    )
 
 
 def _of_network(params: dict[str, Any]) -> dict[str, Any]:
@@ -161,8 +182,14 @@ def make_training(
     provenance: weights.Provenance | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Training:
-    """The initial state and the steps of a run; the keywords are those of `make_network`."""
+    """The initial state and the steps of a run; the keywords and errors are those of
+    `make_network`, and a plateau that is waited for without validation is refused."""
     taxonomy = data.taxonomy
+    if config.optim.schedule == "plateau" and not len(data.rows["validation"]):
+        raise UserError(
+            "config.optim.schedule: found plateau, and no image falls to validation; allowed: "
+            "another schedule, or a share for validation (config.split)."
+        )
     network = make_network(
         config, data.description(), taxonomy, fresh=fresh, provenance=provenance, notify=notify
     )

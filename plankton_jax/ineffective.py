@@ -36,6 +36,13 @@ def ineffective_problems(config: Config) -> list[str]:
             "config.optim.schedule: found plateau with config.split.fractions that leave nothing "
             "to validation; allowed: another schedule, or a share for validation."
         )
+    if plateau and config.train.evaluate_every_epochs >= config.train.epochs:
+        problems.append(
+            "config.train.evaluate_every_epochs: found "
+            f"{config.train.evaluate_every_epochs} with config.optim.schedule=plateau, which looks "
+            f"at validations; allowed: less than config.train.epochs, which is "
+            f"{config.train.epochs}."
+        )
     if config.split.together and config.split.method not in ("hash", "grouped"):
         problems.append(
             f'config.split.together: found "{config.split.together}" with config.split.method='

@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from plankton_jax.command import CONFIG_COPY, config_from_json, config_to_json, origin
@@ -69,6 +69,28 @@ def refuse_other_settings(workdir: pathlib.Path, config: Config, config_file: pa
     source, copy = _source(config_file), workdir / CONFIG_COPY
     if source.is_file() and copy.is_file() and _uses_functions_of_the_file(config):
         _refuse_other_functions(copy, source, workdir)
+
+
+def data_without_its_source(
+    workdir: pathlib.Path, config: Config, notify: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """What a run to go on with wrote down of its data, where what it was built from is gone; None
+    where that is still there and can be looked at for changes.
+
+    Raises:
+      UserError: it is not there, and is not what the run was built from either.
+    """
+    source = config.data.source
+    if not source or pathlib.Path(source).expanduser().exists():
+        return None
+    before, noted = read_run(workdir)
+    if source != before.data.source:
+        raise UserError(
+            f'config.data.source: found "{source}", which is not there; the run in {workdir} was '
+            f'built from "{before.data.source}". Give the path of the same images.'
+        )
+    notify(f"config.data.source: {source} is gone; going on with the data set built from it")
+    return noted
 
 
 def refuse_other_data(workdir: pathlib.Path, data: dict[str, Any]) -> None:

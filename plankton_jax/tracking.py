@@ -143,12 +143,13 @@ class Console:
                 progress.TextColumn("{task.description}"),
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
-                progress.TimeRemainingColumn(),
+                # Rich's own needs two updates within 30 seconds, which slow networks do not give.
+                progress.TextColumn("left {task.fields[left]}"),
                 progress.TextColumn("{task.fields[metrics]}"),
                 console=RichConsole(stderr=True),
             )
             self._task = self._bar.add_task(
-                "training", total=total_steps, completed=start_step, metrics=""
+                "training", total=total_steps, completed=start_step, metrics="", left="?"
             )
 
     def __enter__(self) -> Self:
@@ -194,12 +195,12 @@ class Console:
     def show(self, step: int, epoch: float, values: dict[str, float]) -> None:
         """Shows where training is."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        if self._bar:
-            self._bar.update(self._task, completed=step, metrics=shown)
-            return
         elapsed = time.monotonic() - (self._began or time.monotonic())
         per_step = elapsed / max(step - self._start_step, 1)
         left = duration(per_step * (self._total - step))
+        if self._bar:
+            self._bar.update(self._task, completed=step, metrics=shown, left=left)
+            return
         self.say(f"step {step}/{self._total}  epoch {epoch:.2f}  {shown}  left {left}")
 
 

@@ -8,7 +8,6 @@ The same command twice is safe: a `--workdir` that holds a run goes on from its 
 SIGTERM and SIGINT (Ctrl-C) save first and end with status 128 + the signal's number.
 """
 
-import os
 import pathlib
 import signal
 import sys
@@ -19,6 +18,8 @@ from plankton_jax.command import (
     command_parser,
     config_hash,
     display_name,
+    file_and_argument,
+    quiet_libraries,
     read_config,
     run_command,
 )
@@ -40,8 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run directory")
     options, overrides = parser.parse_known_args(arguments)
     config = read_config(options.config, overrides)
-    config_file = pathlib.Path(options.config.partition(":")[0])
-    return train(config, options.workdir, config_file)
+    return train(config, options.workdir, file_and_argument(options.config)[0])
 
 
 class _Stop:
@@ -74,7 +74,7 @@ class _Stop:
 def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> int:
     """Trains in `workdir` until the end or a signal. Returns the exit status."""
     # ---------------------------------------------------------------- imports and compiler cache
-    _quiet_libraries()
+    quiet_libraries()
     import jax
 
     if config.logging.compilation_cache:
@@ -105,9 +105,11 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
         if not fresh:
             run_directory.refuse_other_settings(workdir, config, config_file)
             _refuse_other_checkpoints(config, workdir)
-        # What a run was built from may be gone; where it is there, it is looked at for changes.
-        gone = bool(config.data.source) and not pathlib.Path(config.data.source).exists()
-        noted = run_directory.read_run(workdir)[1] if gone and not fresh else None
+        noted = None
+        if fresh:
+            experiment.refuse_impossible_backbone(config)
+        else:
+            noted = run_directory.data_without_its_source(workdir, config, notify=_note)
         data = run_data.open_data(config, notify=_note, noted=noted)
         if not fresh:
             run_directory.refuse_other_data(workdir, data.description())
@@ -205,14 +207,6 @@ def _refuse_other_checkpoints(config: Config, workdir: pathlib.Path) -> None:
 def _note(text: str) -> None:
     """Tells what goes on before the training."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _quiet_libraries() -> None:
-    """Orbax and Grain log every save and read at INFO through absl."""
-    import logging
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def _greet(

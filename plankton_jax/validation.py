@@ -46,13 +46,20 @@ def _value_problems(name: str, field: dataclasses.Field, value: Any) -> list[str
     allowed, low, high = (field.metadata.get(key) for key in ("allowed", "low", "high"))
     if allowed and value not in allowed:
         return [f'{name}: found "{value}". {near_miss(value, allowed)}']
-    if isinstance(value, float) and not math.isfinite(value):
-        return [f"{name}: found {value}; allowed: a finite number."]
+    if not all(math.isfinite(number) for number in _numbers(value)):
+        return [f"{name}: found {value}; allowed: finite numbers."]
     if low is not None and value < low:
         return [f"{name}: found {value}; allowed: {low} or more."]
     if high is not None and value > high:
         return [f"{name}: found {value}; allowed: {high} or less."]
     return []
+
+
+def _numbers(value: Any) -> list[float]:
+    """The floats of a value, those within tuples too."""
+    if isinstance(value, (tuple, list)):
+        return [number for item in value for number in _numbers(item)]
+    return [value] if isinstance(value, float) else []
 
 
 def _has_type(value: Any, kind: Any) -> bool:

@@ -3,7 +3,11 @@
 import errno
 import gc
 import json
+import logging
+import os
 import shutil
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ import pytest
 
 from plankton_jax import optim
 from plankton_jax.checkpoints import Checkpoints, best_step, digest, read_records
+from plankton_jax.command import quiet_libraries
 from plankton_jax.config import OptimConfig
 from plankton_jax.errors import UserError
 from plankton_jax.train_step import TrainState
@@ -151,6 +156,30 @@ def test_a_disk_that_fills_during_a_save_is_told(tmp_path, monkeypatch):
         monkeypatch.setattr(checkpoints._manager, "save", full)
         with pytest.raises(UserError, match="no space left"):
             checkpoints.save(1, _state(1), {"metrics": None, "window": {}})
+
+
+def test_a_disk_that_fills_in_the_background_is_told_without_a_traceback(
+    tmp_path, monkeypatch, caplog
+):
+    rename = os.rename
+
+    def full(*arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(*arguments, **options)
+
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    level = logging.getLogger("absl").level
+    try:
+        quiet_libraries()
+        with _open(tmp_path) as checkpoints:
+            checkpoints.save(1, _state(1), {"metrics": None, "window": {}})
+            with pytest.raises(UserError, match="no space left"):
+                checkpoints.wait()
+    finally:
+        logging.getLogger("absl").setLevel(level)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_reading_only_leaves_remains_alone(tmp_path):

@@ -1,7 +1,9 @@
 """Reading configurations: overrides, near misses, functions; a saved one gives the same."""
 
 import dataclasses
+import errno
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -162,6 +164,10 @@ def test_a_setting_without_effect_is_refused(plain, override, where):
             ["--config.optim.schedule=plateau", "--config.split.fractions=(0.8,0.0,0.2)"],
             "nothing to validation",
         ),
+        (
+            ["--config.optim.schedule=plateau", "--config.train.evaluate_every_epochs=100"],
+            "config.train.evaluate_every_epochs: found 100.0 with config.optim.schedule=plateau",
+        ),
         (["--config.data.seed=3", "--config.data.dataset=image_folder"], "config.data.seed"),
         (["--config.data.dataset=image_foldr"], 'Did you mean "image_folder"'),
         (["--config.model.name=vit_smal_patch16_224"], 'Did you mean "vit_small_patch16_224"'),
@@ -207,6 +213,12 @@ def test_overrides_are_typed(plain):
         (["--config.train.batch_size=0", "--config.seed=-1"], ["1 or more", "0 or more"]),
         (["--config.augmentation.vertical_flip=2"], ["1 or less"]),
         (["--config.optim.learning_rate=nan"], ["finite"]),
+        (["--config.loss.level_weights=((float('inf'),),)"], ["level_weights"]),
+        (["--config.optim.learning_rate_rules=(('.*',-1.0),)"], ["rules: found -1.0; allowed: 0"]),
+        (
+            ["--config.optim.schedule=step", "--config.optim.step_epochs=(-3,)"],
+            ["step_epochs: found (-3,); allowed: numbers above 0"],
+        ),
         (["--config.optim.schedule=step"], ["step_epochs"]),
         (["--config.model.in_channels=2"], ["1 or 3"]),
         (["--config.train.epochs=0.5"], ["warmup_epochs"]),
@@ -247,6 +259,71 @@ def test_mistakes_are_told_together(plain, overrides, words):
         command.read_config(plain, overrides)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("data.dataset = None", "config.data.dataset: found None; allowed: "),
+        ("data.dataset = 3", "config.data.dataset: found 3; allowed: "),
+        ("data.dataset = pathlib.Path('nowhere')", "config.data.dataset: found "),
+        ("data = 'images'", "config.data: found 'images'; allowed: "),
+        ("optim.step_epochs = (float('nan'),)", "step_epochs: found (nan,); allowed: finite"),
+    ],
+)
+def test_what_is_of_the_wrong_type_in_a_file_is_told(tmp_path, setting, words):
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "import pathlib\nfrom plankton_jax.config import Config\n\n\ndef get_config():\n"
+        f"    config = Config()\n    config.{setting}\n    return config\n"
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
+        command.read_config(str(file), [])
+
+
+def test_a_path_may_have_colons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = pathlib.Path("run_at_10:30")
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from plankton_jax.config import Config\n\n\ndef get_config(arg='5'):\n"
+        "    return Config(seed=int(arg))\n"
+    )
+    assert command.read_config("run_at_10:30/mine.py", []).seed == 5
+    assert command.read_config("run_at_10:30/mine.py:7", []).seed == 7
+    saved = folder / "config.json"
+    saved.write_text(json.dumps(command.config_to_json(Config(seed=3))))
+    assert command.read_config(str(saved), []).seed == 3
+    with pytest.raises(UserError, match="there is no file run_at_10"):
+        command.read_config("run_at_10:31/mine.py:7", [])
+
+
+def test_a_home_folder_holds_data_sets_too(tmp_path, monkeypatch, plain):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "built").mkdir()
+    config = command.read_config(plain, ["--config.data.dataset=~/built"])
+    assert config.data.dataset == "~/built"
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENOSPC])
+def test_what_the_system_refuses_is_told(monkeypatch, capsys, code):
+    def refused(arguments):
+        raise OSError(code, os.strerror(code), "runs/theirs/predictions")
+
+    monkeypatch.setattr(sys, "argv", ["evaluate"])
+    with pytest.raises(SystemExit) as ended:
+        command.run_command(refused)
+    assert ended.value.code == 2
+    assert "runs/theirs/predictions" in capsys.readouterr().err
+
+
+def test_what_is_no_refusal_keeps_its_traceback(monkeypatch):
+    def broken(arguments):
+        raise OSError(errno.EIO, "Input/output error", "disk")
+
+    monkeypatch.setattr(sys, "argv", ["evaluate"])
+    with pytest.raises(OSError, match="Input/output"):
+        command.run_command(broken)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from command_runs import ROOT, checkpoints, final_digest, metrics_lines, run, start, train_arguments
+from image_files import make_folder
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +152,38 @@ def test_validation_metrics_are_those_of_training(workspace):
             assert value == pytest.approx(trained[name], rel=1e-5), name
 
 
+def test_a_source_that_is_gone_is_told_and_another_refused(tmp_path):
+    images = make_folder(tmp_path / "images", {"a": 20, "b": 20})
+    options = (
+        "--config.data.dataset=image_folder",
+        "--config.data.num_examples=0",
+        f"--config.data.source={images}",
+    )
+    run("train", *train_arguments(tmp_path, "mine", *options))
+    shutil.rmtree(images)
+    told = run("train", *train_arguments(tmp_path, "mine", *options)).stderr
+    assert f"config.data.source: {images} is gone; going on" in told
+    mistyped = (*options[:2], "--config.data.source=imgaes")
+    told = run("train", *train_arguments(tmp_path, "mine", *mistyped), status=2).stderr
+    assert 'config.data.source: found "imgaes", which is not there' in told and str(images) in told
+    saved = json.loads((tmp_path / "mine" / "config.json").read_text())
+    assert saved["data"]["source"] == str(images)
+
+
+def test_images_in_the_home_folder_are_looked_at_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_folder(tmp_path / "images", {"a": 20, "b": 20})
+    options = (
+        "--config.data.dataset=image_folder",
+        "--config.data.num_examples=0",
+        "--config.data.source=~/images",
+    )
+    run("train", *train_arguments(tmp_path, "mine", *options))
+    make_folder(tmp_path / "images", {"c": 3, "a": 20})
+    told = run("train", *train_arguments(tmp_path, "mine", *options), status=2).stderr
+    assert "the data set has changed" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -187,9 +220,29 @@ def test_what_cannot_be_evaluated_is_told(workspace, arguments, words):
         (("--config.optim.learning_rate_rules=(('neck.*',1.0),('.*',1.0))",), "neck.*"),
         (("--config.model.initial_weights=absent.safetensors",), "absent.safetensors"),
         (("--config.optim.weight_decay_rules=(('(',1.0),)",), "no regular expression"),
+        (
+            ("--config.optim.schedule=plateau", "--config.split.fractions=(0.999,0.0005,0.0005)"),
+            "no image falls to validation",
+        ),
     ],
 )
 def test_bad_settings_leave_no_run_behind(workspace, overrides, words):
     told = run("train", *train_arguments(workspace, "never", *overrides), status=2).stderr
     assert words in told
     assert not (workspace / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("--config.model.pool=mean",), "config.model.pool"),
+        (
+            ("--config.model.name=vit_tiny_patch16_224", "--config.data.image_size=100"),
+            "config.data.image_size: found 100",
+        ),
+    ],
+)
+def test_what_a_backbone_cannot_is_told_before_any_data_is_built(tmp_path, overrides, words):
+    told = run("train", *train_arguments(tmp_path, "never", *overrides), status=2).stderr
+    assert words in told
+    assert not (tmp_path / "data").exists()
