@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plankton_jax.command import command_parser, run_command
+from plankton_jax.config import METRICS
 from plankton_jax.errors import UserError
 from plankton_jax.run_directory import read_run
 
@@ -322,9 +323,12 @@ def _main(arguments: list[str]) -> int:
             for word, holds in (("last", step == max(records)), ("best", step == best))
             if holds
         )
-        value = (record.get("metrics") or {}).get(config.monitor)
-        shown = "-" if value is None else f"{value:.4f}"
-        print(f"step {step:>8}  {config.monitor} {shown:>8}  {record['params_sha256']}  {marks}")
+        print(f"step {step:>8}  {record['params_sha256']}  {marks}".rstrip())
+        metrics = record.get("metrics") or {}
+        names = dict.fromkeys((config.monitor, *METRICS))
+        shown = [f"{name} {metrics[name]:.4f}" for name in names if name in metrics]
+        if shown:
+            print(f"{'':8}{'  '.join(shown)}")
     return 0
 
 

@@ -152,6 +152,15 @@ def test_validation_metrics_are_those_of_training(workspace):
             assert value == pytest.approx(trained[name], rel=1e-5), name
 
 
+def test_checkpoints_are_listed_with_their_metrics(workspace):
+    lines = run("checkpoints", "--run", workspace / "whole").stdout.splitlines()
+    last = checkpoints(workspace / "whole")[-1]
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"step {last['step']:>8}"))
+    assert last["params_sha256"] in lines[start] and "last" in lines[start]
+    for name in ("macro_f1", "micro_accuracy", "log_loss"):
+        assert f"{name} {last['metrics'][name]:.4f}" in lines[start + 1]
+
+
 def test_a_source_that_is_gone_is_told_and_another_refused(tmp_path):
     images = make_folder(tmp_path / "images", {"a": 20, "b": 20})
     options = (

@@ -60,7 +60,7 @@ class BatchMaker:
     def __call__(self, number: int) -> Batch:
         cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
         positions = self.positions(number)
-        rows = self.sampler(positions)
+        rows, draws = self.sampler(positions), self._draws(positions)
         images = aligned_empty((len(rows), self.image_size, self.image_size, 1), np.uint8)
         images[rows < 0] = 0
         unreadable = np.full(len(rows), -1, np.int64)
@@ -73,7 +73,7 @@ class BatchMaker:
             places = places[~bad]
             out = [images[place, :, :, 0] for place in places.tolist()]
             good = [image for image in decoded if image is not None]
-            render(good, self.image_size, self._draws(positions[places]), out, self.geometry.kind)
+            render(good, self.image_size, draws.take(places), out, self.geometry.kind)
         missing = np.flatnonzero(unreadable >= 0)
         if len(missing):
             rows, places = self.replaced(rows, unreadable)
