@@ -6,8 +6,11 @@ Names of columns are compared without regard to case. Which image files there ar
 import csv
 import dataclasses
 import datetime
+import functools
 import io
 import math
+import sys
+from array import array
 from collections.abc import Iterator
 
 POSITION = ("object_lat", "object_lon", "object_depth_min", "object_depth_max")
@@ -29,25 +32,32 @@ class Row:
       object_id: unique in an export, but for the images of one object.
       image: path of the image, relative to the table.
       rank: of the image among those of its object.
-      label: the category as it is shown, or the last name of the hierarchy; "" for none.
+      category: as it is shown; "" when it is not told.
       hierarchy: names from the root down to the category; empty when it is not told.
       status: validated, predicted or dubious; "" when it is not told.
       group: the sample's id, or "".
-      numbers: position, time in seconds since 1970, and numeric columns of the object, by name.
+      numbers: position, time in seconds since 1970 and, when asked for, numeric columns of the
+        object, as `array("d")`.
+      columns: their names, the same object for all rows of a table.
     """
 
     object_id: str
     image: str
     rank: int
-    label: str
+    category: str
     hierarchy: tuple[str, ...]
     status: str
     group: str
-    numbers: dict[str, float]
+    numbers: array
+    columns: tuple[str, ...]
 
 
-def read_rows(data: bytes) -> Iterator[Row]:
+def read_rows(data: bytes, features: bool = False) -> Iterator[Row]:
     """Every row of a table.
+
+    Args:
+      data: the table's bytes.
+      features: whether numeric columns of the objects are wanted beside position and time.
 
     Raises:
       NotATable: it has no header of EcoTaxa, or a row that cannot be read.
@@ -60,7 +70,7 @@ def read_rows(data: bytes) -> Iterator[Row]:
     identifier = next((name for name in ("object_id", "objid") if name in header), None)
     if identifier is None or "img_file_name" not in header:
         raise NotATable("needed are the columns object_id (or objid) and img_file_name")
-    numeric: set[str] | None = None
+    columns = _columns(header, None, features)
     try:
         for number, cells in enumerate(lines, start=2):
             if not any(cell.strip() for cell in cells):
@@ -68,11 +78,12 @@ def read_rows(data: bytes) -> Iterator[Row]:
             if number == 2 and {cell.strip() for cell in cells} <= _TYPES | {""}:
                 numeric = {name for name, kind in zip(header, cells, strict=False)
                            if kind.strip() == "[f]"}  # fmt: skip
+                columns = _columns(header, numeric, features)
                 continue
             if len(cells) > len(header):
                 raise NotATable(f"line {number} has {len(cells)} cells for {len(header)} columns")
             named = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-            yield _row(named, identifier, numeric)
+            yield _row(named, identifier, columns)
     except csv.Error as error:
         raise NotATable(str(error)) from error
 
@@ -85,28 +96,44 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _row(named: dict[str, str], identifier: str, numeric: set[str] | None) -> Row:
-    path = named.get(_ANNOTATION + "hierarchy", "")
-    hierarchy = tuple(part.strip() for part in path.split(">") if part.strip())
-    label = named.get(_ANNOTATION + "category", "")
+def _columns(header: list[str], numeric: set[str] | None, features: bool) -> tuple[str, ...]:
+    """The names of a row's numbers; `numeric` are those of numbers, where a line tells them."""
+    names = dict.fromkeys((*POSITION, TIME))
+    if features:
+        others = {"object_date", "object_time", "object_id"}
+        names |= dict.fromkeys(
+            name
+            for name in header
+            if name.startswith("object_")
+            and not name.startswith(_ANNOTATION)
+            and name not in others
+            and (numeric is None or name in numeric)
+        )
+    return tuple(names)
+
+
+def _row(named: dict[str, str], identifier: str, columns: tuple[str, ...]) -> Row:
     rank = named.get("img_rank", "")
-    numbers = {name: _number(named.get(name, "")) for name in POSITION}
-    numbers[TIME] = _seconds(named.get("object_date", ""), named.get("object_time", ""))
-    for name, text in named.items():
-        known = name in numbers or name.startswith(_ANNOTATION) or name == "object_id"
-        taken = name.startswith("object_") and name not in ("object_date", "object_time")
-        if taken and not known and (numeric is None or name in numeric):
-            numbers[name] = _number(text)
+    time = _seconds(named.get("object_date", ""), named.get("object_time", ""))
+    # What many rows share is kept once: an export has hundreds of thousands.
     return Row(
         object_id=named[identifier],
         image=named.get("img_file_name", "").replace("\\", "/"),
         rank=int(rank) if rank.isdigit() else 0,
-        label=label or (hierarchy[-1] if hierarchy else ""),
-        hierarchy=hierarchy,
-        status=named.get(_ANNOTATION + "status", "").casefold(),
-        group=named.get("sample_id", ""),
-        numbers=numbers,
+        category=sys.intern(named.get(_ANNOTATION + "category", "")),
+        hierarchy=_hierarchy(named.get(_ANNOTATION + "hierarchy", "")),
+        status=sys.intern(named.get(_ANNOTATION + "status", "").casefold()),
+        group=sys.intern(named.get("sample_id", "")),
+        numbers=array(
+            "d", [time if name == TIME else _number(named.get(name, "")) for name in columns]
+        ),
+        columns=columns,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _hierarchy(path: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in path.split(">") if part.strip())
 
 
 def _number(text: str) -> float:

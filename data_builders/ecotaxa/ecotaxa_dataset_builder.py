@@ -47,10 +47,8 @@ class Builder(FilesBuilder):
 
     def features(self) -> tuple[str, ...]:
         """Position and time, and on request every numeric column of the objects."""
-        names = dict.fromkeys((*_tsv.POSITION, _tsv.TIME))
-        if self.options.features:
-            names |= dict.fromkeys(name for row in self._rows.values() for name in row.numbers)
-        return tuple(names)
+        tables = dict.fromkeys(row.columns for row in self._rows.values())
+        return tuple(dict.fromkeys(name for columns in tables for name in columns))
 
     def sources(self) -> Iterator[Source]:
         source = self._source
@@ -60,9 +58,15 @@ class Builder(FilesBuilder):
     def record(self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]) -> Record:
         del source
         row = self._rows[entry.path]
-        numbers = tuple(row.numbers.get(name, float("nan")) for name in self._features)
-        leaf = self._leaves[row.label]
-        return Record(row.object_id, leaf, data, *size, group=row.group, features=numbers)
+        numbers = dict(zip(row.columns, row.numbers, strict=True))
+        return Record(
+            row.object_id,
+            self._leaves[row.category, row.hierarchy],
+            data,
+            *size,
+            group=row.group,
+            features=tuple(numbers.get(name, float("nan")) for name in self._features),
+        )
 
     @functools.cached_property
     def _features(self) -> tuple[str, ...]:
@@ -77,14 +81,20 @@ class Builder(FilesBuilder):
         return open_source(self.options.source)
 
     @functools.cached_property
-    def _leaves(self) -> dict[str, int]:
-        return {name: leaf for leaf, name in enumerate(self._taxonomy.leaf_names)}
+    def _leaves(self) -> dict[_tree.Pair, int]:
+        leaves = {name: leaf for leaf, name in enumerate(self._taxonomy.leaf_names)}
+        return {pair: leaves[name] for pair, name in self._names.items()}
+
+    @functools.cached_property
+    def _names(self) -> dict[_tree.Pair, str]:
+        """The class of every category and hierarchy that there is."""
+        return _tree.class_names((row.category, row.hierarchy) for row in self._rows.values())
 
     @functools.cached_property
     def _taxonomy(self) -> Taxonomy:
         where = f"{SETTING} {self.options.source}"
-        classes = {(row.label, row.hierarchy) for row in self._rows.values()}
-        if len({label for label, _ in classes}) < 2:
+        classes = set(self._names.values())
+        if len(classes) < 2:
             counts = collections.Counter(entry.problem for entry in self._entries if entry.problem)
             left_out = ", ".join(f"{count} {problem}" for problem, count in counts.items())
             raise UserError(
@@ -92,7 +102,7 @@ class Builder(FilesBuilder):
                 f"{' or '.join(self._statuses)}; two are needed. Left out: {left_out or 'nothing'}."
                 " Set config.data.statuses to take others, as ('validated','predicted')."
             )
-        return _tree.taxonomy_of(classes, where)
+        return _tree.taxonomy_of(self._names, where)
 
     @functools.cached_property
     def _tables(self) -> tuple[list[Entry], dict[str, _tsv.Row]]:
@@ -107,7 +117,8 @@ class Builder(FilesBuilder):
             folder = pathlib.PurePosixPath(table.path).parent
             try:
                 found = sorted(
-                    _tsv.read_rows(self._source.read(table)), key=lambda r: (r.object_id, r.rank)
+                    _tsv.read_rows(self._source.read(table), self.options.features),
+                    key=lambda row: (row.object_id, row.rank),
                 )
             except (_tsv.NotATable, CorruptMemberError, OSError) as error:
                 problems.append(f"{table.path}: {error}")
@@ -138,7 +149,7 @@ class Builder(FilesBuilder):
         """Why an image that is there is left out, or nothing."""
         if row.status and row.status not in self._statuses:
             return f"status {row.status}"
-        if not row.label:
+        if not row.category and not row.hierarchy:
             return NO_LABEL
         if path in rows:
             return TWICE

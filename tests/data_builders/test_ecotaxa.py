@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import subprocess
+import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from image_files import encoded
 
 import data_builders
+from data_builders.ecotaxa import _tree, _tsv
 from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.data.measurements import measure
@@ -143,6 +147,81 @@ def test_quoted_cells_hold_tabs(tmp_path):
     rows[0][10] = '"Cala\tnoida"'
     source = bundle(tmp_path, {"ecotaxa.tsv": tsv(rows), **images()})
     assert "Cala\tnoida" in open_dataset(build(tmp_path, source)).taxonomy.leaf_names
+
+
+def with_taxa(*taxa: tuple[str, str]) -> bytes:
+    """A table of as many objects as there are images, with these categories and hierarchies."""
+    rows = zip(ROWS, taxa, strict=False)
+    return tsv([(*row[:10], *taxon, "validated", "s") for row, taxon in rows])
+
+
+def test_taxa_of_one_last_name_are_told_apart(tmp_path):
+    table = with_taxa(
+        ("", "living>Crustacea>part"),
+        ("", "living>Chaetognatha>part"),
+        ("", "not-living>fibre"),
+        ("", "living>Crustacea>part"),
+    )
+    directory = build(tmp_path, bundle(tmp_path, {"ecotaxa.tsv": table, **images()}))
+    tree = open_dataset(directory).taxonomy
+    assert [tree.path(leaf) for leaf in columns(directory)["leaf"]] == [
+        ("living", "part<Crustacea"), ("living", "part<Chaetognatha"), ("not-living", "fibre"),
+        ("living", "part<Crustacea"),
+    ]  # fmt: skip
+
+
+def test_names_of_classes():
+    pairs = {
+        ("", ("a", "b", "egg")): "egg<b<a", ("", ("c", "b", "egg")): "egg<b<c",
+        ("", ("c", "egg")): "egg<c", ("", ("c", "tail")): "tail", ("fin", ("c", "d")): "fin",
+        ("", ("c", "d")): "fin", ("egg", ()): "egg",
+    }  # fmt: skip
+    assert _tree.class_names(pairs) == pairs
+
+
+def test_a_category_of_two_hierarchies_is_refused(tmp_path):
+    table = with_taxa(
+        ("part", "living>Crustacea>part"), ("part", "living>Chaetognatha>part"), ("fibre", "")
+    )
+    source = bundle(tmp_path, {"ecotaxa.tsv": table, **images()})
+    words = '"part" has two hierarchies, "living>Chaetognatha>part" and "living>Crustacea>part"'
+    with pytest.raises(UserError, match=words):
+        build(tmp_path, source)
+
+
+ORDER = """
+from data_builders.ecotaxa import _tree
+pairs = {("", ("living", name, last)) for name in "abcdef" for last in ("part", name * 2)}
+print(_tree.taxonomy_of(_tree.class_names(pairs), "").to_json())
+"""
+
+
+def test_the_order_of_classes_is_the_same_in_every_process():
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", ORDER],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(told) == 1 and "part<a" in told.pop()
+
+
+def test_numbers_that_are_not_stored_take_no_memory():
+    header = (*HEADER, *(f"object_{number}" for number in range(50)))
+    rows = [(f"{n}", *ROWS[0][1:], *["1.5"] * 50) for n in range(1000)]
+    data = tsv(rows, header=header, types=False)
+
+    def bytes_per_row(features: bool) -> float:
+        tracemalloc.start()
+        kept = list(_tsv.read_rows(data, features))
+        size = tracemalloc.get_traced_memory()[0] / len(kept)
+        tracemalloc.stop()
+        return size
+
+    assert bytes_per_row(False) < 600
+    assert bytes_per_row(True) < 1100
 
 
 @pytest.mark.parametrize(
