@@ -105,6 +105,13 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
           UserError: the source or the options do not make a data set; nothing is written yet.
         """
 
+    def check_sources(self) -> None:
+        """Looks, before the first record, for what would stop the build at a later one.
+
+        Raises:
+          UserError: something would; what an earlier build has done is kept.
+        """
+
     @abc.abstractmethod
     def items(self, start: int) -> Iterator[Record | Rejected]:
         """All that the source holds from the `start`-th item on: images in the order in which they
@@ -188,6 +195,7 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         self, directory: pathlib.Path, taxonomy: Taxonomy, run: _ranges.Run | None = None
     ) -> None:
         """Writes shards and index into `directory`, with `run` in ranges side by side."""
+        self.check_sources()
         unfinished = directory.parent / f"{UNFINISHED}.{self.VERSION}"
         staging = Staging(unfinished, taxonomy.num_leaves, self.features())
         try:

@@ -28,6 +28,7 @@ def read_labels(path: str) -> dict[str, str]:
     for file in files:
         read = _read_scores if file.suffix in SCORE_SUFFIXES else _read_csv
         for pid, label in read(file):
+            pid = _padded(pid)
             if labels.setdefault(pid, label) != label:
                 raise UserError(
                     f'{SETTING} {file}: gives {pid} the label "{label}"; it has '
@@ -39,6 +40,12 @@ def read_labels(path: str) -> dict[str, str]:
             "class scores (HDF5)."
         )
     return labels
+
+
+def _padded(pid: str) -> str:
+    """The pid with five digits for the region's number, which some tables write without zeros."""
+    sample, _, number = pid.rpartition("_")
+    return f"{sample}_{number.zfill(5)}" if number.isdecimal() else pid
 
 
 def _read_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:

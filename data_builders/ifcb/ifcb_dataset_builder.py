@@ -26,6 +26,7 @@ class Builder(PlanktonBuilder):
     """Regions of interest of any number of bins, labelled or not."""
 
     licence = "that of the bins' owner"
+    _expected: int | None = None
     accepts = frozenset({"source", "labels", "taxonomy_csv"})
     allows_unlabelled = True
 
@@ -43,7 +44,43 @@ class Builder(PlanktonBuilder):
     def taxonomy(self) -> Taxonomy:
         return self._taxonomy
 
+    def num_records(self) -> int | None:
+        """Those of the bins that were read, and in proportion to their .adc files of the rest."""
+        return self._expected
+
+    def check_sources(self) -> None:
+        """Looks for the image of every label.
+
+        Raises:
+          UserError: no label has an image.
+        """
+        samples = {pid.rpartition("_")[0] for pid in self._labels}
+        there = {
+            _pid(found, region)
+            for found in self._bins
+            if isinstance(found, _bins.Bin) and found.name in samples
+            for region in _bins.read_regions(found)
+            if not region.problem
+        }
+        unused = [pid for pid in self._labels if pid not in there]
+        if not unused:
+            return
+        where = f"an image in {SETTING} {self.options.source}"
+        named = f"{', '.join(unused[:3])}{' ...' if len(unused) > 3 else ''}"
+        if len(unused) == len(self._labels):
+            raise UserError(
+                f"{LABELS_SETTING} {self.options.labels}: none of its {len(unused)} labels is of "
+                f"{where}. Found: {named}; needed are pids such as IFCB5_2012_028_081515_00001, a "
+                "bin's name and the number of a line of its .adc file."
+            )
+        self.notify(
+            f"{LABELS_SETTING} {self.options.labels}: {len(unused)} of {len(self._labels)} labels "
+            f"are not of {where}: {named}."
+        )
+
     def items(self, start: int) -> Iterator[Record | Rejected]:
+        images, opened = 0, 0
+        total = sum(_size(found) for found in self._bins)
         for found in self._bins:
             if not isinstance(found, _bins.Bin):
                 if start == 0:
@@ -51,6 +88,8 @@ class Builder(PlanktonBuilder):
                 start = max(start - 1, 0)
                 continue
             regions = _bins.read_regions(found)
+            images, opened = images + len(regions), opened + _size(found)
+            self._expected = round(images * total / max(opened, 1))
             if start < len(regions):
                 roi = found.stem.with_suffix(".roi").read_bytes()
                 for region in regions[start:]:
@@ -58,7 +97,7 @@ class Builder(PlanktonBuilder):
             start = max(start - len(regions), 0)
 
     def _record(self, sample: _bins.Bin, roi: bytes, region: _bins.Region) -> Record | Rejected:
-        pid = f"{sample.name}_{region.number:05d}"
+        pid = _pid(sample, region)
         if region.problem:
             return Rejected(pid, region.problem)
         pixels = _bins.read_pixels(roi, region)
@@ -109,3 +148,12 @@ class Builder(PlanktonBuilder):
     @functools.cached_property
     def _leaves(self) -> dict[str, int]:
         return {normalised_name(name): i for i, name in enumerate(self._taxonomy.leaf_names)}
+
+
+def _pid(sample: _bins.Bin, region: _bins.Region) -> str:
+    return f"{sample.name}_{region.number:05d}"
+
+
+def _size(found: _bins.Bin | tuple[str, str]) -> int:
+    """Bytes of a bin's .adc file, to which the number of its regions is about in proportion."""
+    return found.stem.with_suffix(".adc").stat().st_size if isinstance(found, _bins.Bin) else 0

@@ -94,6 +94,29 @@ def test_labels_from_class_scores(tmp_path, source):
     assert columns(directory)["leaf"] == [-1, -1, -1, 0, 1, -1]
 
 
+def test_labels_that_are_of_no_image_are_told(tmp_path, source):
+    labels = tmp_path / "labels.csv"
+    short = [f"{OLD}_1", f"{NEW}_4.png"]
+    gone = [f"{OLD}_00002", f"{NEW}_00005", "other", "IFCB9_1_00001"]
+    labels.write_text("\n".join(["pid,label", *(f"{pid},x" for pid in (*short, *gone))]))
+    told = []
+    directory = build(tmp_path, source, labels=labels, notify=told.append)
+    assert columns(directory)["leaf"] == [-1, -1, 0, 0, -1, -1]
+    assert "4 of 6 labels are not of an image" in told[0]
+    assert f"{gone[0]}, {gone[1]}, {gone[2]} ..." in told[0]
+    labels.write_text("\n".join(["pid,label", *(f"{pid},x" for pid in gone)]))
+    with pytest.raises(UserError, match="config.data.labels .*none of its 4 labels is of an image"):
+        build(tmp_path, source, labels=labels)
+
+
+def test_progress_knows_the_images_of_bins_that_are_not_read_yet(tmp_path, source, monkeypatch):
+    monkeypatch.setattr("data_builders.base.PROGRESS_EVERY", 1)
+    steps = []
+    build(tmp_path, source, progress=lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == [*range(1, 7), 6]
+    assert steps[0][1] == pytest.approx(6, abs=1) and steps[-1][1] == 6
+
+
 def test_what_is_missing_or_too_short_is_left_out(tmp_path, source):
     (source / f"{NEW}.hdr").unlink()
     (source / "notes.hdr").write_text("?")
