@@ -32,8 +32,10 @@ class FilesBuilder(PlanktonBuilder):
                 start -= len(entries)
             else:
                 for entry, data, found in inspect_files(source, entries[start:]):
-                    if isinstance(found, str):
-                        yield Rejected(entry.path, found, fatal=entry.corrupt)
+                    if entry.corrupt:
+                        yield Rejected(f"{source.path}: {entry.path}", str(found), fatal=True)
+                    elif isinstance(found, str):
+                        yield Rejected(entry.path, found)
                     else:
                         yield self.record(source, entry, data, found)
                 start = 0
@@ -51,10 +53,17 @@ class FilesBuilder(PlanktonBuilder):
     def _kept(self) -> list[Source]:
         return [*self.sources()]
 
+    @property
+    def where(self) -> str:
+        """How messages name the source: its setting, or the folder that archives are fetched to."""
+        if self.options.source:
+            return f"{SETTING} {self.options.source}"
+        return f"{self.name} in {self.download_dir}"
+
     def refusal(self, fatal: Sequence[Rejected]) -> str:
         shown = "; ".join(f"{item.path} ({item.reason})" for item in fatal[:20])
         return (
-            f"{SETTING} {self.options.source}: corrupt archive, {len(fatal)} member(s) cannot be "
+            f"{self.where}: corrupt archive, {len(fatal)} member(s) cannot be "
             f"unpacked: {shown}{' ...' if len(fatal) > 20 else ''}. Copy or download it again."
         )
 

@@ -16,12 +16,18 @@ from pyarrow import csv as arrow_csv
 
 from data_builders._download import Archive, fetch
 from data_builders._files_builder import FilesBuilder, directory_name
-from data_builders._sources import SETTING, CorruptMemberError, Entry, Source, open_source
+from data_builders._sources import (
+    NOT_AN_IMAGE,
+    SETTING,
+    CorruptMemberError,
+    Entry,
+    Source,
+    open_source,
+)
 from data_builders.base import Record, Rejected
-from plankton_jax.errors import UserError
+from plankton_jax.errors import UserError, raise_all
 from plankton_jax.taxonomy import Taxonomy, normalised_name
 
-NOT_IN_TREE = "class that the data set's tree does not have"
 MAX_TABLE_BYTES = 4 << 30
 
 
@@ -64,7 +70,8 @@ class PublishedBuilder(FilesBuilder):
         return self._taxonomy
 
     def class_and_id(self, entry: Entry) -> tuple[str, str]:
-        """The name of an image's class and its id, by default the last two parts of its path."""
+        """The name of an image's class ("" for none) and its id, by default the last two parts of
+        its path."""
         *_, folder, name = ("", *entry.path.split("/"))
         return folder, f"{folder}/{name}"
 
@@ -78,27 +85,33 @@ class PublishedBuilder(FilesBuilder):
     ) -> Record | Rejected:
         del source
         name, identifier = self.class_and_id(entry)
-        leaf = self._leaves.get(normalised_name(name))
-        if leaf is None:
-            return Rejected(entry.path, f'{NOT_IN_TREE}: "{name}"', fatal=True)
+        leaf = self._leaves[normalised_name(name)] if name else -1
         return self.complete(Record(identifier, leaf, data, *size), entry)
 
-    def refusal(self, fatal: Sequence[Rejected]) -> str:
-        unknown = sorted({item.reason for item in fatal if item.reason.startswith(NOT_IN_TREE)})
-        if not unknown:
-            return super().refusal(fatal)
-        return (
-            f"{SETTING} {self.options.source or self.name}: {'; '.join(unknown[:20])}. Give the "
-            f"archive of {self.name} as it was published, or use config.data.dataset=image_folder."
-        )
+    def check_sources(self) -> None:
+        """Lists every archive and looks for classes that the tree does not have."""
+        problems = []
+        for source in self.sources():
+            usable = (entry for entry in source.entries if not entry.problem)
+            names = {self.class_and_id(entry)[0] for entry in usable} - {""}
+            unknown = sorted(name for name in names if normalised_name(name) not in self._leaves)
+            if unknown:
+                shown = ", ".join(f'"{name}"' for name in unknown[:20])
+                problems.append(
+                    f"{SETTING} {source.path}: class folders that the data set's tree does not "
+                    f"have: {shown}. Give the archive of {self.name} as it was published, or use "
+                    "config.data.dataset=image_folder."
+                )
+        raise_all(problems)
 
     def num_records(self) -> int | None:
         """Those of the archives that were opened, and in proportion to their sizes of the rest."""
         return self._expected
 
     def belongs(self, entry: Entry) -> bool:
-        """Whether a file of a source is one of the data set's images by its path."""
-        return not entry.problem
+        """Whether an image file of a source is one of the data set's by its path."""
+        del entry
+        return True
 
     def given(self) -> list[pathlib.Path]:
         """The archives or folders that `source` names."""
@@ -118,13 +131,19 @@ class PublishedBuilder(FilesBuilder):
         for path, size in zip(paths, sizes, strict=True):
             source = self._open(path)
             self.look_at(source)
-            source.entries = [entry for entry in source.entries if self.belongs(entry)]
-            found, opened = found + len(source.entries), opened + size
+            # Links and the like are kept for what they are listed with; tables and texts are not.
+            source.entries = [
+                entry
+                for entry in source.entries
+                if (entry.problem or self.belongs(entry)) and entry.problem != NOT_AN_IMAGE
+            ]
+            found += sum(not entry.problem for entry in source.entries)
+            opened += size
             self._expected = round(found * sum(sizes) / max(opened, 1))
             yield source
         if not found:
             raise UserError(
-                f"{SETTING} {self.options.source}: holds no image of {self.name} in the layout in "
+                f"{self.where}: holds no image of {self.name} in the layout in "
                 f"which it was published. {self.by_hand()}"
             )
 

@@ -60,8 +60,14 @@ class CorruptMemberError(Exception):
 
 
 class Source(Protocol):
-    """A folder or an archive, listed once."""
+    """A folder or an archive, listed once.
 
+    Attributes:
+      path: where it is.
+      entries: its files.
+    """
+
+    path: pathlib.Path
     entries: list[Entry]
 
     def fingerprint(self) -> str:
@@ -122,6 +128,7 @@ class FolderSource:
     """All files below a folder, sorted by path."""
 
     def __init__(self, root: pathlib.Path):
+        self.path = root
         self._root = root.resolve()
         self.entries = sorted(self._list(self._root, ""), key=lambda entry: entry.path)
 
@@ -174,7 +181,7 @@ class ZipSource:
     """All members of a zip archive, sorted by path; nothing is unpacked to disk."""
 
     def __init__(self, path: pathlib.Path):
-        self._path = path.resolve()
+        self.path = path
         status = path.stat()
         self._fingerprint = f"{status.st_size} {status.st_mtime_ns}"
         try:
@@ -226,17 +233,20 @@ class TarSource:
     """All members of an uncompressed tar archive in its order; nothing is unpacked to disk."""
 
     def __init__(self, path: pathlib.Path):
-        self._path = path.resolve()
+        self.path = path
         status = path.stat()
         self._fingerprint = f"{status.st_size} {status.st_mtime_ns}"
         self.entries = list(self._list(status.st_size))
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = -1  # opened when the first file is read
         self._lock = threading.Lock()
 
     def fingerprint(self) -> str:
         return self._fingerprint
 
     def read(self, entry: Entry) -> bytes:
+        with self._lock:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self.path, os.O_RDONLY)
         data = os.pread(self._descriptor, entry.size, entry.member)
         if len(data) != entry.size:
             raise CorruptMemberError("the archive ends before it")
@@ -251,7 +261,7 @@ class TarSource:
     def _list(self, file_size: int) -> Iterator[Entry]:
         seen: set[str] = set()
         try:
-            with tarfile.open(self._path, "r:") as archive:
+            with tarfile.open(self.path, "r:") as archive:
                 listed: Any = archive
                 while (member := archive.next()) is not None:
                     listed.members.clear()  # a million of them would take a gigabyte
@@ -273,7 +283,7 @@ class TarSource:
                     yield Entry(path, member.size, problem=problem, member=member.offset_data)
         except tarfile.TarError as error:
             raise UserError(
-                f"{SETTING} {self._path}: is no whole tar archive ({error}). Copy or download it "
+                f"{SETTING} {self.path}: is no whole tar archive ({error}). Copy or download it "
                 "again; one that is compressed has to be decompressed first."
             ) from error
 

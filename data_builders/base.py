@@ -205,21 +205,25 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
                 folder = unfinished.with_name(f"{unfinished.name}.ranges")
                 _ranges.build_ranges(self, staging, folder, run)
             index = staging.index()
-            fatal = [item for item in staging.rejected if item.fatal]
-            if fatal:
-                raise UserError(self.refusal(fatal))
-            leaves = np.unique(index.column("leaf").to_numpy())
-            if (leaves >= 0).sum() < 2 and not (self.allows_unlabelled and index.num_rows):
-                raise UserError(_too_little(self.name, self.options.source, len(leaves),
-                                            staging.rejected))  # fmt: skip
-            self._finish(directory, taxonomy, staging, index)
-        except UserError:
-            staging.stop(keep=False)
-            raise
-        except BaseException:
+            problem = self._verdict(staging.rejected, index)
+            if not problem:
+                self._finish(directory, taxonomy, staging, index)
+        except BaseException:  # such as a source that is gone: what is done stays for the next run
             staging.stop(keep=True)
             raise
         staging.remove()
+        if problem:
+            raise UserError(problem)
+
+    def _verdict(self, rejected: Sequence[Rejected], index: pa.RecordBatch) -> str:
+        """Why all that was found makes no data set, or nothing."""
+        fatal = [item for item in rejected if item.fatal]
+        if fatal:
+            return self.refusal(fatal)
+        leaves = np.unique(index.column("leaf").to_numpy())
+        if (leaves >= 0).sum() < 2 and not (self.allows_unlabelled and index.num_rows):
+            return _too_little(self.name, self.options.source, len(leaves), rejected)
+        return ""
 
     def _write_records(self, staging: Staging) -> None:
         told = len(staging)

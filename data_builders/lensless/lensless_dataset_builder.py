@@ -22,7 +22,7 @@ class Builder(PublishedBuilder):
         )
 
     def belongs(self, entry: Entry) -> bool:
-        return not entry.problem and entry.path.split("/")[-3:-2] in [[name] for name in _SPLITS]
+        return entry.path.split("/")[-3:-2] in [[name] for name in _SPLITS]
 
     def class_and_id(self, entry: Entry) -> tuple[str, str]:
         part, name, file = entry.path.split("/")[-3:]

@@ -6,8 +6,7 @@ Reads the archives or folders; writes nothing but what its base class writes.
 import pathlib
 
 from data_builders._published import PublishedBuilder
-from data_builders._sources import Entry, Source
-from data_builders.base import Record, Rejected
+from data_builders._sources import Entry
 
 
 class Builder(PublishedBuilder):
@@ -28,14 +27,12 @@ class Builder(PublishedBuilder):
 
     def belongs(self, entry: Entry) -> bool:
         """Images of the competition's test part have no class folder."""
-        return not entry.problem and (self._is_labelled(entry) or self.options.variant == "all")
+        return self._is_labelled(entry) or self.options.variant == "all"
 
-    def record(
-        self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]
-    ) -> Record | Rejected:
+    def class_and_id(self, entry: Entry) -> tuple[str, str]:
         if self._is_labelled(entry):
-            return super().record(source, entry, data, size)
-        return Record(f"test/{entry.path.rpartition('/')[2]}", -1, data, *size)
+            return super().class_and_id(entry)
+        return "", f"test/{entry.path.rpartition('/')[2]}"
 
     def _is_labelled(self, entry: Entry) -> bool:
         folder = entry.path.rpartition("/")[0].rpartition("/")[2]

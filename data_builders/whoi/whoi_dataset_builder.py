@@ -39,7 +39,7 @@ class Builder(PublishedBuilder):
         return sorted(source.glob("20??.zip")) or [source]
 
     def belongs(self, entry: Entry) -> bool:
-        return not entry.problem and len(entry.path.split("/")) >= 3
+        return len(entry.path.split("/")) >= 3
 
     def class_and_id(self, entry: Entry) -> tuple[str, str]:
         year, name, file = entry.path.split("/")[-3:]

@@ -30,7 +30,7 @@ class Builder(PublishedBuilder):
         return "Needed: data.zip as it was published, or the folder that it unpacks to."
 
     def belongs(self, entry: Entry) -> bool:
-        return not entry.problem and f"/{_FOLDER}/" in entry.path
+        return f"/{_FOLDER}/" in entry.path
 
     def class_and_id(self, entry: Entry) -> tuple[str, str]:
         name, _, file = entry.path.split("/")[-3:]

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from data_builders._download import Archive
 from data_builders._published import PublishedBuilder, read_table
-from data_builders._sources import SETTING, Entry, Source
+from data_builders._sources import Entry, Source
 from data_builders.base import Record, Rejected
 from plankton_jax.data.counter import text_hash
 from plankton_jax.errors import UserError
@@ -51,7 +51,7 @@ class Builder(PublishedBuilder):
         return super().directory_name() + ("-features" if self.options.features else "")
 
     def belongs(self, entry: Entry) -> bool:
-        return not entry.problem and "imgs" in entry.path.split("/")[:-2]
+        return "imgs" in entry.path.split("/")[:-2]
 
     def class_and_id(self, entry: Entry) -> tuple[str, str]:
         folder, file = entry.path.split("/")[-2:]
@@ -63,7 +63,7 @@ class Builder(PublishedBuilder):
         columns = ["objid", column] + (["set"] if self.options.variant == "v2" else [])
         table = read_table(source, TABLE, columns)
         if table is None:
-            raise UserError(f"{SETTING} {self.options.source}: has no {TABLE}. {self.by_hand()}")
+            raise UserError(f"{self.where}: has no {TABLE}. {self.by_hand()}")
         self._rows = _Rows(table.column("objid").to_pylist())
         self._classes = [normalised_name(name) for name in table.column(column).to_pylist()]
         self._sets = table.column("set").to_pylist() if "set" in columns else None
@@ -111,7 +111,7 @@ class Builder(PublishedBuilder):
         table = read_table(source, FEATURES)
         if table is None or "objid" not in table.column_names:
             raise UserError(
-                f"config.data.features: {SETTING} {self.options.source} has no {FEATURES} with a "
+                f"config.data.features: {self.where} has no {FEATURES} with a "
                 "column objid. Leave the setting out, or give the archive as it was published."
             )
         numeric = [

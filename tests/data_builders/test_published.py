@@ -15,7 +15,9 @@ import pytest
 from image_files import encoded
 
 import data_builders
-from data_builders import _published
+from data_builders import _published, _sources, _staging
+from data_builders._files_builder import FilesBuilder
+from data_builders.whoi import whoi_dataset_builder
 from plankton_jax import run_data
 from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
@@ -226,7 +228,9 @@ def test_progress_tells_rate_and_time_left(monkeypatch):
 def test_a_class_that_the_tree_lacks_is_refused(tmp_path):
     members = {f"2006/{name}/a_{n}.png": encoded(seed=n) for name in ("mix", "dog") for n in (1, 2)}
     source = write_zip(tmp_path / "2006.zip", members)
-    with pytest.raises(UserError, match='does not have: "dog". Give the archive of whoi'):
+    with pytest.raises(
+        UserError, match='2006.zip: .*does not have: "dog". Give the archive of whoi'
+    ):
         data_builders.prepare("whoi", data_dir=tmp_path / "data", source=source)
     assert not [path for path in (tmp_path / "data").rglob("shard*")]
 
@@ -342,7 +346,68 @@ def test_tar_archives_that_are_damaged_or_lead_outside(tmp_path, damage):
         with pytest.raises(UserError, match=message):
             data_builders.prepare("zooscan/v1", **options)
         return
-    assert len(labels(data_builders.prepare("zooscan/v1", **options))) == 4
+    directory = data_builders.prepare("zooscan/v1", **options)
+    assert len(labels(directory)) == 4
+    reasons = rejected(directory)
+    assert reasons["ZooScanSet/imgs/detritus/107.jpg"] == "symbolic link that points outside"
+    assert reasons["../ZooScanSet/imgs/detritus/108.jpg"] == "path that leads outside the archive"
+    assert len(reasons) == 4 and not [path for path in reasons if path.endswith(".gz")]
+
+
+def test_archives_are_looked_at_before_the_first_is_built(tmp_path, monkeypatch):
+    """Fetched ones: a page of the host in the place of the last, then one that is cut."""
+    folder = tmp_path / "data/downloads/whoi"
+    folder.mkdir(parents=True)
+    for year in whoi_dataset_builder.HANDLES:
+        write_zip(folder / f"{year}.zip", {
+            f"{year}/{name}/{year}_{n}.png": encoded(seed=n) for n, name in
+            enumerate(("mix", "Chaetoceros"))
+        })  # fmt: skip
+    whole = (folder / "2014.zip").read_bytes()
+    steps = []
+    monkeypatch.setattr("data_builders.base.PROGRESS_EVERY", 1)
+    options = {"data_dir": tmp_path / "data", "progress": lambda *step: steps.append(step)}
+    for content in (b"<html>", whole[:-40]):
+        (folder / "2014.zip").write_bytes(content)
+        with pytest.raises(UserError, match="downloads/whoi/2014.zip: is neither .* a whole zip"):
+            data_builders.prepare("whoi", **options)
+    assert not steps
+    at = whole.index(b"IDAT") + 8
+    (folder / "2014.zip").write_bytes(whole[:at] + b"?" + whole[at + 1 :])
+    with pytest.raises(UserError, match="^whoi in .*corrupt archive, 1 .*whoi/2014.zip: 2014/mix"):
+        data_builders.prepare("whoi", **options)
+    assert not [path for path in (tmp_path / "data").rglob("shard*")]
+    (folder / "2014.zip").write_bytes(whole)
+    assert len(index(data_builders.prepare("whoi", **options))["id"]) == 18
+
+
+def test_a_build_goes_on_when_an_archive_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(_staging, "MAX_SHARD_RECORDS", 2)
+    for year in (2006, 2007):
+        members = {f"{year}/{name}/{year}_{n}.png": encoded(seed=n) for n, name in
+                   enumerate(("mix", "mix", "Chaetoceros"))}  # fmt: skip
+        write_zip(tmp_path / f"{year}.zip", members)
+    options = {"data_dir": tmp_path / "data", "source": tmp_path}
+    opened = []
+
+    def gone(path):
+        opened.append(path)
+        if len(opened) == 4:  # listed both, built the first
+            raise UserError("2007.zip: cannot be read")
+        return _sources.open_source(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_published, "open_source", gone)
+        with pytest.raises(UserError, match="cannot be read"):
+            data_builders.prepare("whoi", **options)
+    begun = []
+    items = FilesBuilder.items
+    monkeypatch.setattr(
+        FilesBuilder, "items", lambda self, start: begun.append(start) or items(self, start)
+    )
+    directory = data_builders.prepare("whoi", **options)
+    assert begun == [2] and len(index(directory)["id"]) == 6
+    assert list(directory.parent.iterdir()) == [directory]
 
 
 def test_tables_that_cannot_be_read(tmp_path):
