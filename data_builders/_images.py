@@ -6,10 +6,12 @@ reads only the first frame of an animation. So the structure of the file is walk
 
 import struct
 import zlib
+from collections.abc import Callable
 
 from plankton_jax.data.geometry import decode_grey
 
-MAX_PIXELS = 100_000_000
+MAX_PIXEL_BYTES = 100_000_000
+"""Of the pixels as they are decoded; greying more than one channel takes several times as much."""
 EMPTY = "empty file"
 NOT_IMAGE_DATA = "unreadable: not the data of a jpg, png, tif or bmp"
 UNREADABLE = "unreadable: cannot be decoded to 8- or 16-bit pixels"
@@ -17,7 +19,7 @@ TRUNCATED = "truncated"
 CORRUPT = "unreadable: checksum of a chunk is wrong"
 ANIMATED = "animated: more than one frame"
 ZERO_SIZED = "zero-sized image"
-TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels"
+TOO_LARGE = f"more than {MAX_PIXEL_BYTES // 1_000_000} MB of pixels"
 UNSUPPORTED = "format not supported (jpg, png, tif and bmp are)"
 
 _CRITICAL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -39,12 +41,12 @@ def inspect_image(data: bytes) -> tuple[int, int]:
     if not data:
         raise UnusableImage(EMPTY)
     try:
-        height, width = _walker(data)(data)
+        height, width, pixel_bytes = _walker(data)(data)
     except (struct.error, IndexError, OverflowError) as error:  # a field lies beyond the end
         raise UnusableImage(TRUNCATED) from error
     if height < 1 or width < 1:
         raise UnusableImage(ZERO_SIZED)
-    if height * width > MAX_PIXELS:
+    if height * width * pixel_bytes > MAX_PIXEL_BYTES:
         raise UnusableImage(TOO_LARGE)
     try:
         pixels = decode_grey(data)
@@ -53,8 +55,9 @@ def inspect_image(data: bytes) -> tuple[int, int]:
     return pixels.shape[0], pixels.shape[1]
 
 
-def _walker(data: bytes):
-    """The function that walks files of this kind, told by their first bytes."""
+def _walker(data: bytes) -> Callable[[bytes], tuple[int, int, int]]:
+    """The function that walks files of this kind, told by their first bytes; it gives height, width
+    and bytes of a decoded pixel."""
     if data.startswith(b"\xff\xd8"):
         return _walk_jpeg
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -70,7 +73,7 @@ def _walker(data: bytes):
     raise UnusableImage(NOT_IMAGE_DATA)
 
 
-def _walk_jpeg(data: bytes) -> tuple[int, int]:
+def _walk_jpeg(data: bytes) -> tuple[int, int, int]:
     """Goes from marker to marker up to the scan, which must be followed by the end marker."""
     size = (0, 0)
     position = 2
@@ -92,12 +95,12 @@ def _walk_jpeg(data: bytes) -> tuple[int, int]:
     # Within a scan 0xFF is followed by 0 or by a restart marker, so this is the end of the image.
     if data.find(b"\xff\xd9", position) < 0:
         raise UnusableImage(TRUNCATED)
-    return size
+    return *size, 1  # only its luma is decoded
 
 
-def _walk_png(data: bytes) -> tuple[int, int]:
+def _walk_png(data: bytes) -> tuple[int, int, int]:
     """Goes from chunk to chunk; every chunk must be whole and the last one be the end chunk."""
-    position, size, kind = 8, (0, 0), b""
+    position, size, kind = 8, (0, 0, 0), b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
         (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
@@ -107,13 +110,15 @@ def _walk_png(data: bytes) -> tuple[int, int]:
         if kind in _CRITICAL_CHUNKS and zlib.crc32(body) != checksum:
             raise UnusableImage(CORRUPT)
         if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, position + 8)
-            size = (height, width)
+            width, height, bits, colour = struct.unpack_from(">IIBB", data, position + 8)
+            # Grey (0) without transparency stays one channel; palettes become colours.
+            channels = {0: 1, 2: 3}.get(colour, 4)
+            size = (height, width, channels * (2 if bits == 16 else 1))
         position += 12 + length
     return size
 
 
-def _walk_bmp(data: bytes) -> tuple[int, int]:
+def _walk_bmp(data: bytes) -> tuple[int, int, int]:
     """Reads the header and, for uncompressed pixels, whether all of them are there."""
     offset, header_bytes = struct.unpack_from("<II", data, 10)
     if header_bytes == 12:
@@ -125,22 +130,24 @@ def _walk_bmp(data: bytes) -> tuple[int, int]:
     row_bytes = (width * bits + 31) // 32 * 4
     if compression in (0, 3) and offset + row_bytes * height > len(data):
         raise UnusableImage(TRUNCATED)
-    return height, width
+    return height, width, 4 if bits == 32 else 3
 
 
-def _walk_tiff(data: bytes) -> tuple[int, int]:
+def _walk_tiff(data: bytes) -> tuple[int, int, int]:
     """Goes from directory to directory; exactly one full image, with all of its data."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (position,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    sizes: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int, int]] = []
     seen: set[int] = set()
     while position and position not in seen:
         seen.add(position)
         tags, position = _tiff_directory(data, order, big, position)
         if tags.get(254, (0,))[0] & 1:  # a smaller copy of another image in the file
             continue
-        sizes.append((tags.get(257, (0,))[0], tags.get(256, (0,))[0]))
+        height, width = tags.get(257, (0,))[0], tags.get(256, (0,))[0]
+        channels = 3 if tags.get(262, (0,))[0] == 3 else tags.get(277, (1,))[0]  # 3: a palette
+        sizes.append((height, width, channels * (max((8, *tags.get(258, ()))) // 8)))
         starts, lengths = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
         if any(start + length > len(data) for start, length in zip(starts, lengths, strict=False)):
             raise UnusableImage(TRUNCATED)

@@ -14,6 +14,7 @@ from typing import ClassVar
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from data_builders import _sources
 from data_builders._download import Archive, fetch
 from data_builders._files_builder import FilesBuilder, directory_name
 from data_builders._sources import (
@@ -23,12 +24,11 @@ from data_builders._sources import (
     Entry,
     Source,
     open_source,
+    read_table_file,
 )
 from data_builders.base import Record, Rejected
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.taxonomy import Taxonomy, normalised_name
-
-MAX_TABLE_BYTES = 4 << 30
 
 
 class PublishedBuilder(FilesBuilder):
@@ -180,6 +180,16 @@ def _stamp(path: pathlib.Path) -> str:
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
+class _BoundedGzip(gzip.GzipFile):
+    """A gzipped table, read piece by piece, that does not grow without end."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if self.tell() > _sources.MAX_TABLE_BYTES:
+            raise OSError(f"over {_sources.MAX_TABLE_BYTES >> 30} GiB once it is decompressed")
+        return data
+
+
 def read_table(source: Source, name: str, columns: Sequence[str] = ()) -> pa.Table | None:
     """The table `name` (comma-separated, gzipped if it ends so) of a source, or None without it.
 
@@ -193,17 +203,14 @@ def read_table(source: Source, name: str, columns: Sequence[str] = ()) -> pa.Tab
     if entry is None:
         return None
     try:
-        data = source.read(entry)
+        file = io.BytesIO(read_table_file(source, entry))
         if name.endswith(".gz"):
-            with gzip.open(io.BytesIO(data)) as file:
-                data = file.read(MAX_TABLE_BYTES + 1)
-        if len(data) > MAX_TABLE_BYTES:
-            raise OSError(f"over {MAX_TABLE_BYTES >> 30} GiB once it is decompressed")
+            file = _BoundedGzip(fileobj=file)
         options = None
         if columns:
             types = dict.fromkeys(columns, pa.string())
             options = arrow_csv.ConvertOptions(include_columns=list(columns), column_types=types)
-        return arrow_csv.read_csv(pa.py_buffer(data), convert_options=options)
+        return arrow_csv.read_csv(file, convert_options=options)
     except (
         OSError,
         EOFError,

@@ -20,7 +20,11 @@ from plankton_jax.errors import UserError
 
 SETTING = "config.data.source"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 64 << 20
+MAX_TABLE_BYTES = 2 << 30
+"""Of a table or text that comes with images; the largest published ones have about half of it."""
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Those that stop at the size that is asked for, and of all zip archives but very few."""
 IGNORED_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
 
 NOT_AN_IMAGE = "not an image"
@@ -31,7 +35,7 @@ LINK_FOLDER = "symbolic link to a folder"
 PATH_OUTSIDE = "path that leads outside the archive"
 NAME_TWICE = "name occurs twice in the archive"
 NAME_NOT_UTF8 = "name is not UTF-8"
-FILE_TOO_LARGE = "file over 1 GiB"
+FILE_TOO_LARGE = f"file over {MAX_FILE_BYTES >> 20} MiB"
 
 
 @dataclasses.dataclass(slots=True)
@@ -124,6 +128,18 @@ def _is_ignored(path: str) -> bool:
     return any(part.startswith(".") or part.lower() in IGNORED_NAMES for part in path.split("/"))
 
 
+def read_table_file(source: Source, entry: Entry) -> bytes:
+    """The bytes of a file that is no image.
+
+    Raises:
+      CorruptMemberError: it cannot be unpacked or is too large.
+      OSError: it cannot be opened.
+    """
+    if entry.size > MAX_TABLE_BYTES:
+        raise CorruptMemberError(f"over {MAX_TABLE_BYTES >> 30} GiB")
+    return source.read(entry)
+
+
 class FolderSource:
     """All files below a folder, sorted by path."""
 
@@ -195,14 +211,27 @@ class ZipSource:
         self._members = self._archive.infolist()
         if any(member.flag_bits & 1 for member in self._members):
             raise UserError(f"{SETTING} {path}: is encrypted. Give an archive without a password.")
+        methods = {member.compress_type for member in self._members} - set(ZIP_METHODS)
+        if methods:
+            raise UserError(
+                f"{SETTING} {path}: holds files compressed by method {min(methods)} of the zip "
+                "format; read are those stored as they are (0) or compressed by deflate (8). "
+                "Unpack it and give the folder, or make the archive anew with deflate."
+            )
         self.entries = sorted(self._list(), key=lambda entry: entry.path)
 
     def fingerprint(self) -> str:
         return self._fingerprint
 
     def read(self, entry: Entry) -> bytes:
+        member = self._members[entry.member]
         try:
-            return self._archive.read(self._members[entry.member])
+            # A member may hold far more than it says: no more than that is unpacked.
+            with self._archive.open(member) as file:
+                data = file.read(entry.size)
+            if len(data) != entry.size:
+                raise EOFError(f"{len(data)} bytes, {entry.size} by the archive's listing")
+            return data
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise CorruptMemberError(str(error)) from error
 

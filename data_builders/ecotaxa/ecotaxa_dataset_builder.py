@@ -9,7 +9,14 @@ import pathlib
 from collections.abc import Iterator
 
 from data_builders._files_builder import FilesBuilder, directory_name
-from data_builders._sources import SETTING, CorruptMemberError, Entry, Source, open_source
+from data_builders._sources import (
+    SETTING,
+    CorruptMemberError,
+    Entry,
+    Source,
+    open_source,
+    read_table_file,
+)
 from data_builders.base import Record
 from data_builders.ecotaxa import _tree, _tsv
 from plankton_jax.errors import UserError, near_miss
@@ -117,7 +124,7 @@ class Builder(FilesBuilder):
             folder = pathlib.PurePosixPath(table.path).parent
             try:
                 found = sorted(
-                    _tsv.read_rows(self._source.read(table), self.options.features),
+                    _tsv.read_rows(read_table_file(self._source, table), self.options.features),
                     key=lambda row: (row.object_id, row.rank),
                 )
             except (_tsv.NotATable, CorruptMemberError, OSError) as error:

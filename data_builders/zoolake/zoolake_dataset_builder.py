@@ -6,7 +6,7 @@ writes.
 
 from data_builders._download import Archive
 from data_builders._published import PublishedBuilder
-from data_builders._sources import SETTING, Entry, Source
+from data_builders._sources import SETTING, Entry, Source, read_table_file
 from data_builders.base import Record
 from plankton_jax.errors import UserError
 
@@ -43,7 +43,7 @@ class Builder(PublishedBuilder):
             name = f"{part}_filenames.txt"
             for entry in source.entries:
                 if entry.path.rpartition("/")[2] == name:
-                    self._note(source.read(entry), ours, name)
+                    self._note(read_table_file(source, entry), ours, name)
 
     def complete(self, record: Record, entry: Entry) -> Record:
         record.split = self._split.get(record.id, "")

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import stat
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from image_files import encoded, make_folder
 
 import data_builders
+from data_builders import _sources
 from plankton_jax.errors import UserError
 from plankton_jax.taxonomy import Taxonomy
 
@@ -293,6 +296,55 @@ def test_corrupt_archives(tmp_path):
     archive.write_bytes(damaged)
     message = problems(tmp_path, archive)
     assert "2 member(s)" in message and "a/7.png" in message and "a/3.png" in message
+
+
+def test_a_member_that_holds_more_than_it_says_is_not_unpacked(tmp_path):
+    stated, held = 1000, 64 << 20
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/0.png", encoded())
+        archive.writestr("b/0.png", bytes(held))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<I", held), struct.pack("<I", stated)))
+    source = _sources.ZipSource(path)
+    assert source.read(source.entries[0]) == encoded() and source.entries[1].size == stated
+    tracemalloc.start()
+    with pytest.raises(_sources.CorruptMemberError, match="CRC"):
+        source.read(source.entries[1])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 20
+    source.close()
+
+
+def test_zip_archives_of_other_methods_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a/0.png", encoded())
+    message = problems(tmp_path, tmp_path / "images.zip")
+    assert "compressed by method 12" in message and "with deflate" in message
+
+
+def test_a_member_that_holds_less_than_it_says_is_corrupt(tmp_path):
+    members = {f"{name}/0.png": encoded(seed=seed) for seed, name in enumerate("ab")}
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    data = bytearray((tmp_path / "images.zip").read_bytes())
+    listed = data.index(b"PK\x01\x02") + 24  # where the listing says the first one's size
+    struct.pack_into("<I", data, listed, len(members["a/0.png"]) + 5)
+    (tmp_path / "images.zip").write_bytes(data)
+    message = problems(tmp_path, tmp_path / "images.zip")
+    assert "1 member(s)" in message and "by the archive's listing" in message
+
+
+def test_files_and_tables_that_are_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(_sources, "MAX_FILE_BYTES", 5000)
+    source = make_folder(tmp_path / "images", {"a": 1, "b": 1, "a/big.png": bytes(5001)})
+    assert rejected(build(tmp_path, source)) == {"a/big.png": "file over 64 MiB"}
+    monkeypatch.setattr(_sources, "MAX_TABLE_BYTES", 10)
+    listed = _sources.FolderSource(source)
+    with pytest.raises(_sources.CorruptMemberError, match="over 0 GiB"):
+        _sources.read_table_file(listed, listed.entries[0])
 
 
 def test_file_of_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):

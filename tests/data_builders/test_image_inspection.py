@@ -150,14 +150,14 @@ def test_orientation_of_a_camera_does_not_turn_the_size():
     assert inspect_image(pillow_file("JPEG", exif=exif)) == (24, 32)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG whose header announces this size."""
+def png_header(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
+    """A PNG whose header announces this size and these pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         checksum = zlib.crc32(kind + body)
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
@@ -167,3 +167,22 @@ def test_size_is_judged_before_anything_is_decoded():
     assert reason(png_header(0, 10)) == _images.ZERO_SIZED
     assert reason(b"") == _images.EMPTY
     assert reason(b"<html>not found</html>") == _images.NOT_IMAGE_DATA
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixel_bytes"),
+    [(1, 0, 1), (8, 0, 1), (16, 0, 2), (8, 2, 3), (16, 2, 6), (8, 3, 4), (8, 4, 4), (16, 6, 8)],
+)
+def test_size_counts_all_bytes_of_a_pixel(bits, colour, pixel_bytes):
+    width = _images.MAX_PIXEL_BYTES // 1000 // pixel_bytes
+    assert reason(png_header(width + 1, 1000, bits, colour)) == _images.TOO_LARGE
+    assert reason(png_header(width, 1000, bits, colour)) != _images.TOO_LARGE
+
+
+@pytest.mark.parametrize(("suffix", "dtype", "channels"), KINDS)
+def test_bytes_of_a_pixel_are_at_least_those_that_are_decoded(suffix, dtype, channels):
+    data = encoded(suffix, channels=channels, dtype=np.dtype(dtype))
+    flags = cv2.IMREAD_GRAYSCALE if suffix == ".jpg" else cv2.IMREAD_UNCHANGED
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    told = _images._walker(data)(data)[2]
+    assert decoded.nbytes <= told * 24 * 32 <= max(3, channels) * decoded.nbytes

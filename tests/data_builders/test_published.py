@@ -416,15 +416,19 @@ def test_tables_that_cannot_be_read(tmp_path):
     options = {"data_dir": tmp_path / "data", "source": source}
     with pytest.raises(UserError, match="has no taxa.csv.gz"):
         data_builders.prepare("zooscan/v1", **options)
-    write_tar(source, V1 | {"ZooScanSet/taxa.csv.gz": b"\x1f\x8b no gzip"})
-    with pytest.raises(UserError, match="taxa.csv.gz cannot be read as a table"):
-        data_builders.prepare("zooscan/v1", **options)
+    whole = V1["ZooScanSet/taxa.csv.gz"]
+    for bad in (b"\x1f\x8b no gzip", whole[:-9], whole[:30] + bytes(3) + whole[33:]):
+        write_tar(source, V1 | {"ZooScanSet/taxa.csv.gz": bad})
+        with pytest.raises(UserError, match="taxa.csv.gz cannot be read as a table"):
+            data_builders.prepare("zooscan/v1", **options)
 
 
 def test_a_table_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_published, "MAX_TABLE_BYTES", 100)
-    source = write_tar(tmp_path / "57398.tar", V1)
-    with pytest.raises(UserError, match="once it is decompressed"):
+    monkeypatch.setattr(_sources, "MAX_TABLE_BYTES", 2000)
+    grown = table("objid,taxon", *["101,Calanidae"] * 1000)
+    assert len(grown) < 2000
+    source = write_tar(tmp_path / "57398.tar", V1 | {"ZooScanSet/taxa.csv.gz": grown})
+    with pytest.raises(UserError, match="taxa.csv.gz .*once it is decompressed"):
         data_builders.prepare("zooscan/v1", data_dir=tmp_path / "data", source=source)
 
 
