@@ -65,7 +65,9 @@ class Builder(PublishedBuilder):
         if table is None:
             raise UserError(f"{self.where}: has no {TABLE}. {self.by_hand()}")
         self._rows = _Rows(table.column("objid").to_pylist())
-        self._classes = [normalised_name(name) for name in table.column(column).to_pylist()]
+        names = table.column(column).to_pylist()
+        normalised = {name: normalised_name(name) for name in set(names)}
+        self._classes = [normalised[name] for name in names]
         self._sets = table.column("set").to_pylist() if "set" in columns else None
         self._seen = np.zeros(len(self._classes), bool)
         if self.options.features:
@@ -122,8 +124,10 @@ class Builder(PublishedBuilder):
         ]
         self._feature_names = tuple(numeric)
         self._feature_rows = _Rows([str(objid) for objid in table.column("objid").to_pylist()])
-        columns = [table.column(name).cast(pa.float64()).to_numpy() for name in numeric]
-        self._features = np.stack(columns, axis=1)
+        self._features = np.empty((table.num_rows, len(numeric)), np.float64)
+        for place, name in enumerate(numeric):
+            self._features[:, place] = table.column(name).cast(pa.float64()).to_numpy()
+            table = table.drop_columns([name])  # a table of a gigabyte is not held twice
 
 
 class _Rows:
