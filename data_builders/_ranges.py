@@ -5,23 +5,27 @@ are put together in their order, so the data set is the one that a build in one 
 that are done when a build is stopped are not done again. Writes into these folders alone.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from data_builders._staging import Staging
+from data_builders._staging import JOURNAL_FILE, Staging
 from plankton_jax.errors import UserError
 
 if TYPE_CHECKING:
     from data_builders._options import Options
-    from data_builders.base import PlanktonBuilder
+    from data_builders.base import PlanktonBuilder, Progress
 
 ITEMS = 1 << 15
 """Of a range: some seconds of work, and fewer than a shard holds."""
+
+WATCH_SECONDS = 5.0
 
 Run = Callable[[Callable[[tuple[int, int]], None], Iterable[tuple[int, int]]], None]
 """Applies a function, which can be pickled, to all ranges, in any order and anywhere that sees the
@@ -66,10 +70,37 @@ def build_ranges(
     ranges = [(start, min(start + ITEMS, count)) for start in starts]
     builder.notify(f"{builder.name}: {count - staging.position} files in ranges of {ITEMS}")
     maker = Maker(type(builder), builder.options, builder.root, str(builder.download_dir))
-    run(functools.partial(_build_range, maker, folder), ranges)
+    with _watched(builder.progress, folder, ranges, count):
+        run(functools.partial(_build_range, maker, folder), ranges)
     for bounds in ranges:
         staging.adopt(_opened(builder, folder, bounds))
     shutil.rmtree(folder, ignore_errors=True)
+    if builder.progress is not None:
+        builder.progress(len(staging), len(staging))
+
+
+@contextlib.contextmanager
+def _watched(
+    progress: "Progress | None", folder: pathlib.Path, ranges: list[tuple[int, int]], count: int
+) -> Iterator[None]:
+    """Tells now and then how many of `count` files lie in ranges that are done."""
+    if progress is None:
+        yield
+        return
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(WATCH_SECONDS):
+            left = [b for b in ranges if not (_folder_of(folder, b) / JOURNAL_FILE).is_file()]
+            progress(count - sum(end - start for start, end in left), count)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def beam_runner(options: Any) -> Run:
@@ -127,8 +158,11 @@ def _build_range(maker: Maker, folder: pathlib.Path, bounds: tuple[int, int]) ->
 
 
 def _opened(builder: "PlanktonBuilder", folder: pathlib.Path, bounds: tuple[int, int]) -> Staging:
-    name = f"{bounds[0]:012d}-{bounds[1]:012d}"
-    return Staging(folder / name, builder.taxonomy().num_leaves, builder.features())
+    return Staging(_folder_of(folder, bounds), builder.taxonomy().num_leaves, builder.features())
+
+
+def _folder_of(folder: pathlib.Path, bounds: tuple[int, int]) -> pathlib.Path:
+    return folder / f"{bounds[0]:012d}-{bounds[1]:012d}"
 
 
 @functools.lru_cache(1)

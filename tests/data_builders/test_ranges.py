@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import shutil
+import threading
 
 import pytest
 import tensorflow_datasets as tfds
@@ -94,6 +95,27 @@ def test_ranges_that_are_done_are_not_done_again(tmp_path, source, ranges, monke
     built = prepare(tmp_path / "ranges", source, beam="--any")
     assert len(read) == 60
     assert_same(built, whole)
+
+
+def test_ranges_tell_how_much_is_done(tmp_path, source, ranges, monkeypatch):
+    monkeypatch.setattr(_ranges, "WATCH_SECONDS", 0.001)
+    steps, told = [], threading.Event()
+
+    def progress(done, total):
+        steps.append((done, total))
+        told.set()
+
+    def serial(work, ranges):
+        for bounds in ranges:
+            work(bounds)
+            for _ in range(2):  # the first may have been looked up before
+                told.clear()
+                assert told.wait(60)
+
+    ranges(serial)
+    prepare(tmp_path, source, beam="--any", progress=progress)
+    assert {(30, 100), (60, 100), (90, 100), (100, 100)} <= set(steps)
+    assert steps[-1] == (98, 98)  # images, without the two empty files
 
 
 def test_a_data_set_that_is_built_in_one_piece_is_told(tmp_path, ranges):
