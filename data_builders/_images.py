@@ -75,7 +75,7 @@ def _walker(data: bytes) -> Callable[[bytes], tuple[int, int, int]]:
 
 def _walk_jpeg(data: bytes) -> tuple[int, int, int]:
     """Goes from marker to marker up to the scan, which must be followed by the end marker."""
-    size = (0, 0)
+    height = width = 0
     position = 2
     while True:
         if data[position] != 0xFF:
@@ -88,14 +88,14 @@ def _walk_jpeg(data: bytes) -> tuple[int, int, int]:
             raise UnusableImage(TRUNCATED)
         (length,) = struct.unpack_from(">H", data, position + 2)
         if marker in _FRAME_MARKERS:
-            size = struct.unpack_from(">HH", data, position + 5)
+            height, width = struct.unpack_from(">HH", data, position + 5)
         position += 2 + length
         if marker == 0xDA:
             break
     # Within a scan 0xFF is followed by 0 or by a restart marker, so this is the end of the image.
     if data.find(b"\xff\xd9", position) < 0:
         raise UnusableImage(TRUNCATED)
-    return *size, 1  # only its luma is decoded
+    return height, width, 1  # only its luma is decoded
 
 
 def _walk_png(data: bytes) -> tuple[int, int, int]:

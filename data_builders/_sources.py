@@ -22,7 +22,7 @@ SETTING = "config.data.source"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 MAX_FILE_BYTES = 64 << 20
 MAX_TABLE_BYTES = 2 << 30
-"""Of a table or text that comes with images; the largest published ones have about half of it."""
+"""Of a table or text that comes with images, as it is listed and once it is decompressed."""
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Those that stop at the size that is asked for, and of all zip archives but very few."""
 IGNORED_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
