@@ -7,8 +7,8 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from data_builders._entries import SETTING, Entry, Source
 from data_builders._inspection import inspect_files
-from data_builders._sources import SETTING, Entry, Source
 from data_builders.base import PlanktonBuilder, Record, Rejected
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 
+from data_builders._entries import CorruptMemberError, Entry, Source
 from data_builders._images import UnusableImage, inspect_image
-from data_builders._sources import CorruptMemberError, Entry, Source
 
 CANNOT_OPEN = "unreadable: cannot be opened"
 CHUNK_FILES = 32

@@ -14,18 +14,18 @@ from typing import ClassVar
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from data_builders import _sources
+from data_builders import _entries
 from data_builders._download import Archive, fetch
-from data_builders._files_builder import FilesBuilder, directory_name
-from data_builders._sources import (
+from data_builders._entries import (
     NOT_AN_IMAGE,
     SETTING,
     CorruptMemberError,
     Entry,
     Source,
-    open_source,
     read_table_file,
 )
+from data_builders._files_builder import FilesBuilder, directory_name
+from data_builders._sources import open_source
 from data_builders.base import Record, Rejected
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.taxonomy import Taxonomy, normalised_name
@@ -185,8 +185,8 @@ class _BoundedGzip(gzip.GzipFile):
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
-        if self.tell() > _sources.MAX_TABLE_BYTES:
-            raise OSError(f"over {_sources.MAX_TABLE_BYTES >> 30} GiB once it is decompressed")
+        if self.tell() > _entries.MAX_TABLE_BYTES:
+            raise OSError(f"over {_entries.MAX_TABLE_BYTES >> 30} GiB once it is decompressed")
         return data
 
 

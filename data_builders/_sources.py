@@ -4,7 +4,6 @@ Reads the source; writes nothing.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import pathlib
@@ -14,77 +13,26 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
+from data_builders._entries import (
+    LINK_BROKEN,
+    LINK_FOLDER,
+    LINK_OUTSIDE,
+    NAME_TWICE,
+    NOT_REGULAR,
+    PATH_OUTSIDE,
+    SETTING,
+    CorruptMemberError,
+    Entry,
+    Source,
+    is_ignored,
+    problem_of,
+)
 from plankton_jax.errors import UserError
 
-SETTING = "config.data.source"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-MAX_FILE_BYTES = 64 << 20
-MAX_TABLE_BYTES = 2 << 30
-"""Of a table or text that comes with images, as it is listed and once it is decompressed."""
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Those that stop at the size that is asked for, and of all zip archives but very few."""
-IGNORED_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
-
-NOT_AN_IMAGE = "not an image"
-NOT_REGULAR = "not a regular file"
-LINK_OUTSIDE = "symbolic link that points outside"
-LINK_BROKEN = "symbolic link that points nowhere"
-LINK_FOLDER = "symbolic link to a folder"
-PATH_OUTSIDE = "path that leads outside the archive"
-NAME_TWICE = "name occurs twice in the archive"
-NAME_NOT_UTF8 = "name is not UTF-8"
-FILE_TOO_LARGE = f"file over {MAX_FILE_BYTES >> 20} MiB"
-
-
-@dataclasses.dataclass(slots=True)
-class Entry:
-    """A file of a source.
-
-    Attributes:
-      path: relative to the source, with "/" between its parts.
-      size: bytes.
-      stamp: when it was changed last, in nanoseconds; 0 within an archive.
-      problem: why it is left out; "" when it is an image by its name.
-      member: number of the file within a zip archive, or where its bytes begin in a tar archive.
-      corrupt: whether it turned out that it cannot be unpacked.
-    """
-
-    path: str
-    size: int = 0
-    stamp: int = 0
-    problem: str = ""
-    member: int = -1
-    corrupt: bool = False
-
-
-class CorruptMemberError(Exception):
-    """A member of an archive cannot be unpacked; the argument says why."""
-
-
-class Source(Protocol):
-    """A folder or an archive, listed once.
-
-    Attributes:
-      path: where it is.
-      entries: its files.
-    """
-
-    path: pathlib.Path
-    entries: list[Entry]
-
-    def fingerprint(self) -> str:
-        """Changes when the files do."""
-        ...
-
-    def read(self, entry: Entry) -> bytes:
-        """The bytes of a file; may be called from several threads."""
-        ...
-
-    def close(self) -> None:
-        """Lets go of open files."""
-        ...
+"""Those that unpack no more of a file than is asked for."""
 
 
 def open_source(path: str | None) -> Source:
@@ -112,34 +60,6 @@ def open_source(path: str | None) -> Source:
     raise UserError(f"{SETTING} {path}: is not there. What exists of the path is {there}.")
 
 
-def _problem(path: str, size: int) -> str:
-    """What tells from name and size that a file is left out."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return NAME_NOT_UTF8
-    if not path.lower().endswith(IMAGE_SUFFIXES):
-        return NOT_AN_IMAGE
-    return FILE_TOO_LARGE if size > MAX_FILE_BYTES else ""
-
-
-def _is_ignored(path: str) -> bool:
-    """Files that systems leave behind in folders."""
-    return any(part.startswith(".") or part.lower() in IGNORED_NAMES for part in path.split("/"))
-
-
-def read_table_file(source: Source, entry: Entry) -> bytes:
-    """The bytes of a file that is no image.
-
-    Raises:
-      CorruptMemberError: it cannot be unpacked or is too large.
-      OSError: it cannot be opened.
-    """
-    if entry.size > MAX_TABLE_BYTES:
-        raise CorruptMemberError(f"over {MAX_TABLE_BYTES >> 30} GiB")
-    return source.read(entry)
-
-
 class FolderSource:
     """All files below a folder, sorted by path."""
 
@@ -164,7 +84,7 @@ class FolderSource:
     def _list(self, folder: pathlib.Path, prefix: str) -> Iterator[Entry]:
         with os.scandir(folder) as files:
             for file in files:
-                if _is_ignored(file.name):
+                if is_ignored(file.name):
                     continue
                 path = prefix + file.name
                 if file.is_symlink():
@@ -175,7 +95,7 @@ class FolderSource:
                     yield self._regular(path, file.stat())
 
     def _regular(self, path: str, status: os.stat_result) -> Entry:
-        problem = _problem(path, status.st_size)
+        problem = problem_of(path, status.st_size)
         if not stat.S_ISREG(status.st_mode):
             problem = NOT_REGULAR
         return Entry(path, status.st_size, status.st_mtime_ns, problem)
@@ -245,9 +165,9 @@ class ZipSource:
             # Some programs on Windows write backslashes into archives.
             path = _without_dots(member.filename.replace("\\", "/"))
             outside = _leads_outside(path)
-            if not outside and (member.is_dir() or path.endswith("/") or _is_ignored(path)):
+            if not outside and (member.is_dir() or path.endswith("/") or is_ignored(path)):
                 continue
-            problem = _problem(path, member.file_size)
+            problem = problem_of(path, member.file_size)
             if outside:
                 problem = PATH_OUTSIDE
             elif stat.S_ISLNK(member.external_attr >> 16):
@@ -295,9 +215,9 @@ class TarSource:
                 while (member := archive.next()) is not None:
                     listed.members.clear()  # a million of them would take a gigabyte
                     path = _without_dots(member.name)
-                    if member.isdir() or (_is_ignored(path) and not _leads_outside(path)):
+                    if member.isdir() or (is_ignored(path) and not _leads_outside(path)):
                         continue
-                    problem = _problem(path, member.size)
+                    problem = problem_of(path, member.size)
                     if _leads_outside(path):
                         problem = PATH_OUTSIDE
                     elif member.islnk() or member.issym():

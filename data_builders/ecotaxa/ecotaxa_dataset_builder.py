@@ -8,15 +8,9 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
+from data_builders._entries import SETTING, CorruptMemberError, Entry, Source, read_table_file
 from data_builders._files_builder import FilesBuilder, directory_name
-from data_builders._sources import (
-    SETTING,
-    CorruptMemberError,
-    Entry,
-    Source,
-    open_source,
-    read_table_file,
-)
+from data_builders._sources import open_source
 from data_builders.base import Record
 from data_builders.ecotaxa import _tree, _tsv
 from plankton_jax.errors import UserError, near_miss

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import cv2
 
+from data_builders._entries import SETTING
 from data_builders._files_builder import directory_name
-from data_builders._sources import SETTING
 from data_builders.base import PlanktonBuilder, Record, Rejected
 from data_builders.ifcb import _bins
 from data_builders.ifcb._labels import SETTING as LABELS_SETTING

@@ -7,8 +7,9 @@ import collections
 import functools
 from collections.abc import Sequence
 
+from data_builders._entries import SETTING, Entry, Source
 from data_builders._files_builder import FilesBuilder, directory_name
-from data_builders._sources import SETTING, Entry, FolderSource, Source, open_source
+from data_builders._sources import FolderSource, open_source
 from data_builders.base import Record
 from data_builders.image_folder import _tree
 from plankton_jax.errors import UserError

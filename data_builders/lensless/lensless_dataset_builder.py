@@ -3,8 +3,8 @@
 Reads the archive or folder; writes nothing but what its base class writes.
 """
 
+from data_builders._entries import Entry
 from data_builders._published import PublishedBuilder
-from data_builders._sources import Entry
 from data_builders.base import Record
 
 _SPLITS = {"TRAIN_IMAGE": "train", "TEST_IMAGE": "test"}

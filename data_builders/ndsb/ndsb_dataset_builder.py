@@ -5,8 +5,8 @@ Reads the archives or folders; writes nothing but what its base class writes.
 
 import pathlib
 
+from data_builders._entries import Entry
 from data_builders._published import PublishedBuilder
-from data_builders._sources import Entry
 
 
 class Builder(PublishedBuilder):

@@ -7,8 +7,8 @@ class writes.
 import pathlib
 
 from data_builders._download import Archive
+from data_builders._entries import Entry
 from data_builders._published import PublishedBuilder
-from data_builders._sources import Entry
 from data_builders.base import Record
 
 HANDLES = {

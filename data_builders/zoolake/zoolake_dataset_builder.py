@@ -5,8 +5,8 @@ writes.
 """
 
 from data_builders._download import Archive
+from data_builders._entries import SETTING, Entry, Source, read_table_file
 from data_builders._published import PublishedBuilder
-from data_builders._sources import SETTING, Entry, Source, read_table_file
 from data_builders.base import Record
 from plankton_jax.errors import UserError
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_builders._download import Archive
+from data_builders._entries import Entry, Source
 from data_builders._published import PublishedBuilder, read_table
-from data_builders._sources import Entry, Source
 from data_builders.base import Record, Rejected
 from plankton_jax.data.counter import text_hash
 from plankton_jax.errors import UserError

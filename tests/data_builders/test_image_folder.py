@@ -15,7 +15,7 @@ import pytest
 from image_files import encoded, make_folder
 
 import data_builders
-from data_builders import _sources
+from data_builders import _entries, _sources
 from plankton_jax.errors import UserError
 from plankton_jax.taxonomy import Taxonomy
 
@@ -309,7 +309,7 @@ def test_a_member_that_holds_more_than_it_says_is_not_unpacked(tmp_path):
     source = _sources.ZipSource(path)
     assert source.read(source.entries[0]) == encoded() and source.entries[1].size == stated
     tracemalloc.start()
-    with pytest.raises(_sources.CorruptMemberError, match="CRC"):
+    with pytest.raises(_entries.CorruptMemberError, match="CRC"):
         source.read(source.entries[1])
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -338,13 +338,13 @@ def test_a_member_that_holds_less_than_it_says_is_corrupt(tmp_path):
 
 
 def test_files_and_tables_that_are_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(_sources, "MAX_FILE_BYTES", 5000)
+    monkeypatch.setattr(_entries, "MAX_FILE_BYTES", 5000)
     source = make_folder(tmp_path / "images", {"a": 1, "b": 1, "a/big.png": bytes(5001)})
     assert rejected(build(tmp_path, source)) == {"a/big.png": "file over 64 MiB"}
-    monkeypatch.setattr(_sources, "MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr(_entries, "MAX_TABLE_BYTES", 10)
     listed = _sources.FolderSource(source)
-    with pytest.raises(_sources.CorruptMemberError, match="over 0 GiB"):
-        _sources.read_table_file(listed, listed.entries[0])
+    with pytest.raises(_entries.CorruptMemberError, match="over 0 GiB"):
+        _entries.read_table_file(listed, listed.entries[0])
 
 
 def test_file_of_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 from image_files import encoded
 
 import data_builders
-from data_builders import _published, _sources, _staging
+from data_builders import _entries, _published, _sources, _staging
 from data_builders._files_builder import FilesBuilder
 from data_builders.whoi import whoi_dataset_builder
 from plankton_jax import run_data
@@ -424,7 +424,7 @@ def test_tables_that_cannot_be_read(tmp_path):
 
 
 def test_a_table_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_sources, "MAX_TABLE_BYTES", 2000)
+    monkeypatch.setattr(_entries, "MAX_TABLE_BYTES", 2000)
     grown = table("objid,taxon", *["101,Calanidae"] * 1000)
     assert len(grown) < 2000
     source = write_tar(tmp_path / "57398.tar", V1 | {"ZooScanSet/taxa.csv.gz": grown})
