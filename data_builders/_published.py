@@ -150,7 +150,13 @@ class PublishedBuilder(FilesBuilder):
     def _open(self, path: pathlib.Path) -> Source:
         """A source; a folder, which its fingerprint lists, is listed once."""
         if not path.is_dir():
-            return open_source(str(path))
+            try:
+                return open_source(str(path))
+            except UserError as error:
+                if self.options.source:
+                    raise
+                hint = f"Once {path} is removed, the same command fetches it again."
+                raise UserError(*(f"{problem} {hint}" for problem in error.problems)) from error
         if path not in self._folders:
             self._folders[path] = open_source(str(path))
         return self._folders[path]

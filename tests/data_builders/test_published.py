@@ -369,7 +369,7 @@ def test_archives_are_looked_at_before_the_first_is_built(tmp_path, monkeypatch)
     options = {"data_dir": tmp_path / "data", "progress": lambda *step: steps.append(step)}
     for content in (b"<html>", whole[:-40]):
         (folder / "2014.zip").write_bytes(content)
-        with pytest.raises(UserError, match="downloads/whoi/2014.zip: is neither .* a whole zip"):
+        with pytest.raises(UserError, match="2014.zip: is neither .*2014.zip is removed, the same"):
             data_builders.prepare("whoi", **options)
     assert not steps
     at = whole.index(b"IDAT") + 8
