@@ -3,10 +3,10 @@
     python benchmarks/ndsb.py --source train.zip
 
 Trains and evaluates through the commands in a new folder; the clock runs over both, the building of
-the data set included. The anchor is timm's `resnet10t` at 64 pixels, trained from scratch in PyTorch
-on two cores for 12 epochs in 21 minutes: log-loss, accuracy and balanced accuracy on its own 6,072
-held-out images. Ours are those of the test part, a fifth by hash. About half an hour; writes
-`results/ndsb.<device>.json`.
+the data set included. The anchor is timm's `resnet10t` at 64 pixels, trained from scratch in
+PyTorch on two cores for 12 epochs in 21 minutes: log-loss, accuracy and balanced accuracy on its
+own 6,072 held-out images. Ours are those of the test part, a fifth by hash. About half an hour;
+writes `results/ndsb.<device>.json`.
 """
 
 import argparse
