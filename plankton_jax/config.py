@@ -385,7 +385,8 @@ class HeadConfig:
     branch_widths: tuple[int, ...] = setting(
         (),
         "Of bcnn and hbcnn: width of two dense layers of each branch (ReLU, batch norm, dropout "
-        ".5); empty: none. With the trunk, of all branches but the last.",
+        ".5); empty: none. With the trunk, of all branches but the last. Of concat: in the place "
+        "of head.width, of all branches.",
     )
     trunk: bool = setting(
         False, "The last branch reads the backbone's pooled features (bcnn_base_*: its trunk)."

@@ -69,7 +69,9 @@ def _unused_problems(config: Config) -> list[str]:
     randomly = config.augmentation.policy == "randaugment"
     head, loss = config.model.head, config.loss.name
     branched = head in BRANCH_HEADS
+    widths = ("bcnn", "hbcnn", "concat")
     coupled = head in ("bacnn", "sbacnn", "add", "concat")
+    one_width = coupled and not (head == "concat" and config.head.branch_widths)
     levels, stepwise = loss == "level_cross_entropy", loss == "hierarchical_cross_entropy"
     level_settings = ("level_weights", "level_epochs", "level_schedule")
     rules = (
@@ -84,12 +86,12 @@ def _unused_problems(config: Config) -> list[str]:
         ("sampling", ("threshold",), repeats, "sampling.name=repeat_factor"),
         ("head", ("branches", "taps"), branched, "a head with branches"),
         ("head", ("window",), branched and config.head.branches != "dense", "Swin blocks"),
-        ("head", ("branch_widths",), head in ("bcnn", "hbcnn"), "model.head=bcnn or hbcnn"),
+        ("head", ("branch_widths",), head in widths, "model.head=bcnn, hbcnn or concat"),
         ("head", ("trunk",), branched and head != "sbacnn", "a head with branches but sbacnn"),
         ("head", ("connections",), head == "hbcnn", "model.head=hbcnn"),
         ("head", ("bilinear",), branched, "a head with branches"),
         ("head", ("bilinear_width",), config.head.bilinear, "head.bilinear=True"),
-        ("head", ("width",), coupled, "model.head=bacnn, sbacnn, add or concat"),
+        ("head", ("width",), one_width, "bacnn, sbacnn, add, or concat without branch_widths"),
         ("head", ("attention_width", "attention"), head in ("bacnn", "sbacnn"), "attention"),
         ("loss", level_settings, levels, "loss.name=level_cross_entropy"),
         ("loss", ("tree_alpha",), stepwise, "loss.name=hierarchical_cross_entropy"),

@@ -142,6 +142,11 @@ def test_a_file_that_exits_and_a_folder_are_told(tmp_path):
         ("--config.optim.final_factor=0.5 --config.optim.schedule=constant", "schedule=cosine"),
         ("--config.optim.plateau_patience=3", "schedule=plateau"),
         ("--config.optim.step_epochs=(3,)", "schedule=step"),
+        (
+            "--config.model.head=concat --config.loss.name=level_cross_entropy "
+            "--config.head.width=9 --config.head.branch_widths=(3,4)",
+            "concat without branch_widths",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused(plain, override, where):

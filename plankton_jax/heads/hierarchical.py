@@ -112,6 +112,21 @@ def with_measurements(x: Float[Array, "b d"], features: Features) -> Float[Array
     return jnp.concatenate((x, features.measured.astype(x.dtype)), axis=-1)
 
 
+def checked_widths(config: HeadConfig, count: int, of: str = "each branch") -> tuple[int, ...]:
+    """The widths of the dense layers of `count` branches, or none; `of` says which ones.
+
+    Raises:
+      UserError: another number of them.
+    """
+    widths = tuple(config.branch_widths)
+    if widths and len(widths) != count:
+        raise UserError(
+            f"config.head.branch_widths: found {widths}; allowed: none, or {count} numbers, one "
+            f"for {of}."
+        )
+    return widths
+
+
 class BCnnHead(BranchHead):
     """B-CNN (Zhu & Bain 2017): every level reads its own branch and nothing else."""
 
@@ -126,14 +141,8 @@ class BCnnHead(BranchHead):
         self, config: HeadConfig, count: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> tuple[int, ...]:
         self.pattern = self.connections(config, count)
-        widths = config.branch_widths
-        own_layers = count - config.trunk  # the trunk has dense layers of its own
-        if widths and len(widths) != own_layers:
-            raise UserError(
-                f"config.head.branch_widths: found {tuple(widths)}; allowed: none, or "
-                f"{own_layers} numbers, one for each branch"
-                + (" but the last, which reads the trunk." if config.trunk else ".")
-            )
+        but = " but the last, which reads the trunk" if config.trunk else ""
+        widths = checked_widths(config, count - config.trunk, f"each branch{but}")
         read = [sum(self.vectors.dims[j] for j in sources) for sources in self.pattern]
         self.dense = nnx.List()
         for number, width in enumerate(widths):
@@ -179,9 +188,13 @@ class BaCnnHead(BranchHead):
         self, config: HeadConfig, count: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> tuple[int, ...]:
         self.dense = nnx.List()
-        for width in self.vectors.dims:
-            self.dense.append(DenseLayers(width, config.width, dtype=dtype, rngs=rngs))
+        for read, width in zip(self.vectors.dims, self.widths(config, count), strict=True):
+            self.dense.append(DenseLayers(read, width, dtype=dtype, rngs=rngs))
         return self.make_coupling(config, count, rngs=rngs)
+
+    def widths(self, config: HeadConfig, count: int) -> tuple[int, ...]:
+        """Of the dense layers of each branch."""
+        return (config.width,) * count
 
     def make_coupling(self, config: HeadConfig, count: int, *, rngs: nnx.Rngs) -> tuple[int, ...]:
         """Makes the coupling; the lengths of what the logits read."""
@@ -194,10 +207,11 @@ class BaCnnHead(BranchHead):
         )
         return (2 * config.width,) * count
 
-    def couple(self, branches: Float[Array, "b n d"]) -> list[Float[Array, "b d2"]]:
+    def couple(self, branches: list[Float[Array, "b d"]]) -> list[Float[Array, "b d2"]]:
         """What the logits of each level read."""
-        heard, _ = self.attention(branches)
-        both = jnp.concatenate((branches.astype(jnp.float32), heard), axis=-1)
+        stacked = jnp.stack(branches, axis=1)
+        heard, _ = self.attention(stacked)
+        both = jnp.concatenate((stacked.astype(jnp.float32), heard), axis=-1)
         return [both[:, number] for number in range(both.shape[1])]
 
     def branches(
@@ -208,16 +222,15 @@ class BaCnnHead(BranchHead):
     def attention_weights(self, features: Features) -> Float[Array, "b n n"]:
         """The weights (listening level, level listened to) of each image, in inference."""
         branches = self._dense(self.vectors(features), train=False, key=None)
-        return self.attention(branches)[1]
+        return self.attention(jnp.stack(branches, axis=1))[1]
 
     def _dense(
         self, vectors: list[Array], *, train: bool, key: jax.Array | None
-    ) -> Float[Array, "b n d"]:
-        made = [
+    ) -> list[Float[Array, "b d"]]:
+        return [
             layers(x, train=train, key=fold_in_name(key, f"dense{number}"))
             for number, (layers, x) in enumerate(zip(self.dense, vectors, strict=True))
         ]
-        return jnp.stack(made, axis=1)
 
 
 class AddHead(BaCnnHead):
@@ -229,22 +242,23 @@ class AddHead(BaCnnHead):
         del rngs
         return (2 * config.width,) * count
 
-    def couple(self, branches: Float[Array, "b n d"]) -> list[Float[Array, "b d2"]]:
-        total = jnp.sum(branches, axis=1)
-        return [
-            jnp.concatenate((branches[:, number], total), axis=-1)
-            for number in range(branches.shape[1])
-        ]
+    def couple(self, branches: list[Float[Array, "b d"]]) -> list[Float[Array, "b d2"]]:
+        total = jnp.sum(jnp.stack(branches, axis=1), axis=1)
+        return [jnp.concatenate((x, total), axis=-1) for x in branches]
 
 
 class ConcatHead(BaCnnHead):
-    """BA-CNN with all branches side by side in the place of attention."""
+    """BA-CNN with all branches, which may be of different widths, side by side in the place of
+    attention."""
 
     name = "concat"
 
+    def widths(self, config: HeadConfig, count: int) -> tuple[int, ...]:
+        return checked_widths(config, count) or super().widths(config, count)
+
     def make_coupling(self, config: HeadConfig, count: int, *, rngs: nnx.Rngs) -> tuple[int, ...]:
         del rngs
-        return (count * config.width,) * count
+        return (sum(self.widths(config, count)),) * count
 
-    def couple(self, branches: Float[Array, "b n d"]) -> list[Float[Array, "b d2"]]:
-        return [branches.reshape(branches.shape[0], -1)] * branches.shape[1]
+    def couple(self, branches: list[Float[Array, "b d"]]) -> list[Float[Array, "b d2"]]:
+        return [jnp.concatenate(branches, axis=-1)] * len(branches)

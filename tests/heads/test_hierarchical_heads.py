@@ -1,5 +1,6 @@
 """Hierarchical heads: forward passes against NumPy, who sends gradients to whom, bad input."""
 
+import pathlib
 import types
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from plankton_jax import heads, models
+from plankton_jax import command, heads, models
 from plankton_jax.config import HeadConfig
 from plankton_jax.errors import UserError
 from plankton_jax.heads.branches import bilinear_pool, tap_indices
@@ -16,6 +17,7 @@ from plankton_jax.heads.coupling import BranchAttention
 from plankton_jax.models.features import Features
 from plankton_jax.taxonomy import Taxonomy
 
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 TREE = Taxonomy.from_paths(
     ("side", "group", "taxon"),
     [
@@ -163,6 +165,7 @@ def assert_close(found, expected):
         ("bacnn", {"attention": "batch0"}),
         ("add", {}),
         ("concat", {}),
+        ("concat", {"branch_widths": (3, 4, 5)}),
     ],
 )
 def test_a_forward_pass_is_the_reference_s(name, settings, features):
@@ -365,6 +368,7 @@ def test_a_swin_block_has_the_report_s_shape():
         ("bcnn", {"taps": (0, 1, 3)}, "config.head.taps: found .3.; the backbone has 3 stages"),
         ("sbacnn", {"taps": (0, 1)}, "config.head.taps: found .0, 1.; allowed: 3 numbers"),
         ("bcnn", {"branch_widths": (3,)}, "config.head.branch_widths: found .3,.; allowed"),
+        ("concat", {"branch_widths": (3, 4), "trunk": True}, "3 numbers, one for each branch[.]"),
         ("bcnn", {"branch_widths": (3, 4, 5), "trunk": True}, "2 numbers.*but the last"),
         ("hbcnn", {"connections": ((0,), (), (2,))}, "config.head.connections: found"),
         ("hbcnn", {"connections": ((0,), (3,), (2,))}, "config.head.connections: found"),
@@ -409,26 +413,36 @@ def test_default_taps():
 # ---- with whole networks -------------------------------------------------------------------------
 
 
-def test_a_base_is_built_without_the_layers_that_no_branch_reads():
-    def parameters(name, **settings):
-        config = HeadConfig(branches="dense", taps=(1, 2, -1), **settings)
-        head = heads.configured(name, config)
-        model = jax.eval_shape(
-            lambda key: nnx.split(
-                models.create_model(
-                    "bcnn_base_c", 10, image_size=28, in_channels=1, head=head,
-                    taxonomy=FASHION, key=key,
-                ),
-                nnx.Param, ...,
-            )[1],
-            jax.random.key(0),
-        )  # fmt: skip
-        return sum(x.size for x in jax.tree.leaves(model))
+def parameters(name, config):
+    """Of a head on base C for Fashion-MNIST."""
+    head = heads.configured(name, config)
+    model = jax.eval_shape(
+        lambda key: nnx.split(
+            models.create_model(
+                "bcnn_base_c", 10, image_size=28, in_channels=1, head=head,
+                taxonomy=FASHION, key=key,
+            ),
+            nnx.Param, ...,
+        )[1],
+        jax.random.key(0),
+    )  # fmt: skip
+    return sum(x.size for x in jax.tree.leaves(model))
 
-    # BA-CNN's authors give 15.2 million for d = 16 with 2,048 wide scorers.
-    assert parameters("bacnn", width=16, attention_width=2048) / 1e6 == pytest.approx(15.2, abs=0.1)
-    with_trunk = parameters("bcnn", branch_widths=(256, 1024), trunk=True)
-    assert with_trunk > parameters("bcnn", branch_widths=(256, 1024, 16)) + 15e6
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("bcnn", 40.6), ("hbcnn", 82.1), ("bacnn", 15.2), ("add", 17.3), ("concat", 40.6)],
+)
+def test_the_branch_papers_networks_have_their_published_size(name, millions):
+    config = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:{name}", [])
+    assert round(parameters(name, config.head) / 1e6, 1) == millions
+
+
+def test_a_base_is_built_without_the_layers_that_no_branch_reads():
+    dense = {"branches": "dense", "taps": (1, 2, -1)}
+    with_trunk = HeadConfig(branch_widths=(256, 1024), trunk=True, **dense)
+    without = HeadConfig(branch_widths=(256, 1024, 16), **dense)
+    assert parameters("bcnn", with_trunk) > parameters("bcnn", without) + 15e6
 
 
 FASHION = Taxonomy.from_paths(
