@@ -7,7 +7,8 @@ evaluates the last checkpoint on the official test images, and compares micro ac
 level, images with every level right and images with a consistent prediction with the published
 single runs (mean and spread over the seeds). A run that is there is gone on with, so the command
 can be stopped. With narrower bases or fewer epochs the numbers are told as what they are, without
-the published ones. On one H100 an hour; writes `results/fashion_mnist.<device>.json` and the runs.
+the published ones. For a GPU; writes `results/fashion_mnist.<device>.json`, beside it the same as a
+table (`.md`), and the runs.
 """
 
 import argparse
@@ -21,8 +22,13 @@ from _results import row, versions, write_results
 
 from plankton_jax.analysis.hierarchy import measure
 from plankton_jax.analysis.predictions import read_predictions
+from plankton_jax.names import BRANCH_HEADS
 
-EPOCHS = {"bcnn": 60, "hbcnn": 60, "bacnn": 60, "add": 60, "concat": 60, "best": 100}
+PAPERS = 60  # epochs
+EPOCHS = {
+    name: PAPERS
+    for name in ("bcnn", "hbcnn", "bacnn", "add", "concat", "sbacnn", "coherent", "flat")
+} | {"best": 100}
 # Accuracy of levels 1 to 3, all right, consistent, in %: notebooks beside Pizarro et al. 2023.
 PUBLISHED = {
     "bcnn": (99.79, 96.55, 93.17, 92.16, 98.03),
@@ -32,20 +38,23 @@ PUBLISHED = {
     "concat": (99.82, 96.40, 92.71, 91.69, 98.07),
 }
 MEASURED = ("level 1", "level 2", "level 3", "all right", "consistent")
+HEADINGS = ("network", "L1", "L2", "L3", "all right", "consistent")
 
 
 def command(name: str, *arguments: Any) -> None:
     subprocess.run([sys.executable, "-m", f"plankton_jax.{name}", *map(str, arguments)], check=True)
 
 
-def in_proportion(share: float) -> list[str]:
-    """Settings with which the weights of the levels and the learning rate change at the same shares
-    of a shorter run; the rate falls by equal factors, together as far as the papers'."""
+def in_proportion(share: float, branch_training: bool) -> list[str]:
+    """Settings with which the weights of the levels, where they change, and the learning rate
+    change at the same shares of a shorter run; the rate falls by equal factors, together as far as
+    the papers'."""
     switches, drops = (
         tuple(round(epoch * share, 3) for epoch in epochs) for epochs in ((15, 25, 35), (42, 52))
     )
+    levels = [f"--config.loss.level_epochs={switches}"] if branch_training else []
     return [
-        f"--config.loss.level_epochs={switches}",
+        *levels,
         "--config.optim.schedule=step",
         "--config.optim.warmup_epochs=0",
         f"--config.optim.step_epochs={drops}",
@@ -66,13 +75,27 @@ def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float,
         f"--config.train.precision={options.precision}",
     ]
     if network != "best" and options.epochs:
-        settings += in_proportion(epochs / EPOCHS[network])
+        settings += in_proportion(epochs / PAPERS, network in BRANCH_HEADS)
     config = pathlib.Path(__file__).parents[1] / "configs" / "fashion_mnist.py"
     command("train", "--config", f"{config}:{argument}", *settings, "--workdir", run)
     command("evaluate", "--run", run, "--split", "test", "--checkpoint", "last", "--json")
     found = measure(read_predictions(run / "predictions" / "test.parquet"))
     micro = [found.level_rows(level)["micro"] for level in range(3)]
     return tuple(100 * x for x in (*micro, found.coherence_accuracy(), found.consistency()))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown, a line for each network: mean, spread, and the published number."""
+    by_network: dict[str, list[str]] = {}
+    for line in rows:
+        network, _, _ = line["name"].partition(",")
+        published = f" ({line['published']:.2f})" if "published" in line else ""
+        cell = f"{line['ours']:.2f} ± {line['spread']:.2f}{published}"
+        by_network.setdefault(network, []).append(cell)
+    lines = [HEADINGS, ("---",) + ("---:",) * len(MEASURED)]
+    lines += [(network, *cells) for network, cells in by_network.items()]
+    note = "In %: mean ± standard deviation over the seeds (published single run)."
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
 
 
 def main() -> None:
@@ -105,11 +128,14 @@ def main() -> None:
     device = jax.devices()[0]
     name = None if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
     notes = {
-        "epochs": options.epochs or "60, best 100",
+        "epochs": options.epochs or f"{PAPERS}, best {EPOCHS['best']}",
         "channels": f"those of the paper's base over {options.channels_divided_by}",
     }
     packages = versions(("jax", "flax", "optax"))
-    write_results("fashion_mnist", rows, packages, device=name, notes=notes)
+    path = write_results("fashion_mnist", rows, packages, device=name, notes=notes)
+    made = table(rows)
+    path.with_suffix(".md").write_text(made, encoding="utf-8")
+    print(made, path.with_suffix(".md"), sep="\n")
 
 
 if __name__ == "__main__":

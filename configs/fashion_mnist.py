@@ -7,8 +7,10 @@ notebooks beside it), and ours.
 
 Argument: bcnn, hbcnn, bacnn, add or concat (the papers' networks and hyper-parameters: 60 epochs
 from scratch without augmentation, SGD with Nesterov momentum .9, learning rate .001, .0002 from
-epoch 42 and .00005 from 52, branch training with switches at 15, 25 and 35), or best (the coherent
-head on base C with augmentation). With /4 behind it, as in `bacnn/4`, every layer of the base has
+epoch 42 and .00005 from 52, branch training with switches at 15, 25 and 35); flat, sbacnn or
+coherent (other heads with the same base and hyper-parameters; flat has the cross-entropy of the
+leaves, coherent that of all levels, equally); or best (the coherent head on base C with
+augmentation). With /4 behind it, as in `bacnn/4`, every layer of the base has
 a quarter of its channels, for a CPU. `data.source` is the folder of the four official files. The
 test images are the official ones; nothing is chosen by them but what is told, so the
 last checkpoint counts: evaluate with `--checkpoint last`. All of them, with several seeds:
@@ -24,7 +26,7 @@ import dataclasses
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError, near_miss
 
-ARGUMENTS = ("bcnn", "hbcnn", "bacnn", "add", "concat", "best")
+ARGUMENTS = ("flat", "bcnn", "hbcnn", "bacnn", "sbacnn", "add", "concat", "coherent", "best")
 WEIGHTS = ((0.98, 0.01, 0.01), (0.1, 0.8, 0.1), (0.1, 0.2, 0.7), (0.0, 0.0, 1.0))
 
 
@@ -80,12 +82,25 @@ def head_settings(arg: str) -> Config:
     config.split.fractions = (1.0, 0.0, 0.0)  # nothing of the training images is held out
     config.train.batch_size = 128
     config.train.epochs = 60
-    config.loss.name = "level_cross_entropy"
+    config.model.name = "bcnn_base_c"
     if arg == "best":
         return best(config)
     config.augmentation.manual = False
-    config.model.name = "bcnn_base_c"
+    config.optim.name = "sgd"
+    config.optim.momentum = 0.9
+    config.optim.nesterov = True
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 0.0
+    config.optim.schedule = learning_rate
+    if arg == "flat":
+        return config
     config.model.head = arg
+    config.loss.name = "level_cross_entropy"
+    return config if arg == "coherent" else branched(config, arg)
+
+
+def branched(config: Config, arg: str) -> Config:
+    """The branches of a head, and their training."""
     config.head.branches = "dense"
     config.head.taps = (1, 2, -1)
     if arg == "bcnn":
@@ -100,12 +115,6 @@ def head_settings(arg: str) -> Config:
     else:
         config.head.width = 16
         config.head.attention_width = 2048
-    config.optim.name = "sgd"
-    config.optim.momentum = 0.9
-    config.optim.nesterov = True
-    config.optim.learning_rate = 1e-3
-    config.optim.weight_decay = 0.0
-    config.optim.schedule = learning_rate
     config.loss.level_weights = WEIGHTS
     config.loss.level_epochs = (15, 25, 35)
     return config
@@ -123,8 +132,8 @@ def best(config: Config) -> Config:
     """One softmax of the leaves, so that every prediction is a path of the tree, on base C with
     augmentation: mirrored and shifted images, cut-out and mixed ones."""
     config.data.normalisation = "dataset"
-    config.model.name = "bcnn_base_c"
     config.model.head = "coherent"
+    config.loss.name = "level_cross_entropy"
     config.augmentation.vertical_flip = 0.0
     config.augmentation.rotation_degrees = 0.0
     config.augmentation.shift = 0.1

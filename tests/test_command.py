@@ -19,7 +19,7 @@ from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
 from plankton_jax.heads import list_heads
 from plankton_jax.models import list_models
-from plankton_jax.names import BACKBONES, HEADS
+from plankton_jax.names import BACKBONES, BRANCH_HEADS, HEADS
 from plankton_jax.validation import all_problems, unknown_fields
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -70,10 +70,13 @@ def test_every_head_has_its_configuration(name, head):
         command.read_config(f"{CONFIGS / f'{name}_hierarchical.py'}:bacn", [])
 
 
-@pytest.mark.parametrize("head", ["bcnn", "hbcnn", "bacnn", "add", "concat", "best"])
+@pytest.mark.parametrize("head", [*recipes.HEADS, "best"])
 def test_the_branch_papers_have_their_configuration(head):
     config = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:{head}", [])
     assert config.model.name == "bcnn_base_c"
+    assert config.model.head == {"flat": "linear", "best": "coherent"}.get(head, head)
+    assert (config.loss.name == "cross_entropy") == (head == "flat")
+    assert (len(config.loss.level_weights) == 4) == (head in BRANCH_HEADS)
     narrow = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:{head}/4", [])
     assert narrow.model.name.__name__ == "quarter_base"
     for wrong in ("bacn", f"{head}/3"):
