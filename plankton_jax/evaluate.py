@@ -4,8 +4,9 @@
     python -m plankton_jax.evaluate --run runs/v5 --split validation --checkpoint last --json
     python -m plankton_jax.evaluate --run runs/v5 --split test --views 8
 
-Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, and two figures into
-`figures/`, all in the run directory. With --json one object of metrics is printed and nothing else.
+Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, two figures into
+`figures/` and, for a tree of several levels, the report's tables into `tables/<split>/`, all in the
+run directory. With --json one object of metrics is printed and nothing else.
 """
 
 import functools
@@ -234,10 +235,11 @@ def _write(
 
 
 def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None:
-    """Writes the class table and the figures, and prints the metrics."""
+    """Writes the tables and the figures, and prints the metrics."""
     from rich.console import Console
 
     from plankton_jax.analysis import figures, tables
+    from plankton_jax.analysis.report_tables import report_tables
 
     split, levels = predictions.provenance.split, predictions.taxonomy.level_names
     rows = tables.class_table(predictions)
@@ -252,6 +254,8 @@ def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None
         groups=[row.ancestors for row in rows],
     )
     figures.accuracy_by_class_figure(rows, by_class, split)
+    of_levels = report_tables([(run.resolve().name, predictions)]) if len(levels) > 1 else []
+    written = [path for made in of_levels for path in made.write(run / "tables" / split)]
     summary, views = tables.summary(predictions), predictions.provenance.views
     if as_json:
         print(json.dumps(summary | ({"views": views} if views > 1 else {})))
@@ -260,10 +264,12 @@ def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None
     tables.print_class_table(rows, levels, console)
     _print_missing(tables.classes_without_images(rows), split)
     tables.print_level_table(summary, console)
+    for made in of_levels:
+        print(made.markdown())
     if views > 1:
         print(f"probabilities are means over {views} views of each image")
     print(f"licence of the images: {predictions.provenance.licence}")
-    for path in (predictions.path, table, confusion, by_class):
+    for path in (predictions.path, table, confusion, by_class, *written):
         print(f"wrote {path}")
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from plankton_jax.command import command_parser, run_command
 from plankton_jax.errors import raise_all
-from plankton_jax.files import replacing
 from plankton_jax.names import DECODERS
 
 if TYPE_CHECKING:
@@ -45,19 +44,10 @@ def write_tables(options: argparse.Namespace) -> None:
     from plankton_jax.analysis.report_tables import report_tables
 
     runs = _read(options.runs, options.split)
-    options.out.mkdir(parents=True, exist_ok=True)
     written = []
     for table in report_tables(runs, options.decoder):
         print(table.markdown())
-        for suffix, text in (
-            (".md", table.markdown()),
-            (".csv", table.csv()),
-            (".tex", table.latex()),
-        ):
-            path = options.out / f"{table.name}{suffix}"
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            written.append(path)
+        written += table.write(options.out)
     for name, predictions in runs:
         if predictions.taxonomy.depth > 1:
             found = measure(predictions, options.decoder)

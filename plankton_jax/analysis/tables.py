@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plankton_jax.analysis.hierarchy import measure
 from plankton_jax.analysis.predictions import Predictions
 from plankton_jax.decoding import decode
 from plankton_jax.errors import UserError
@@ -99,11 +100,20 @@ def level_metrics(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def summary(predictions: Predictions) -> dict[str, Any]:
-    """What an evaluation says as one object: `split`, `examples`, `levels`."""
-    return {
+    """What an evaluation says as one object: `split`, `examples`, `levels`; of a tree of several
+    levels the shares of images with every level right, `coherence_accuracy`, and with predicted
+    nodes that are a path of the tree, `consistency`."""
+    said = {
         "split": predictions.provenance.split,
         "examples": predictions.num_examples,
         "levels": level_metrics(predictions),
+    }
+    if predictions.taxonomy.depth == 1:
+        return said
+    found = measure(predictions)
+    return said | {
+        "coherence_accuracy": found.coherence_accuracy(),
+        "consistency": found.consistency(),
     }
 
 

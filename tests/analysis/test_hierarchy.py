@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 import math
 import pathlib
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from plankton_jax import tables
+from plankton_jax import evaluate, tables
 from plankton_jax.analysis import effective_hierarchy, published
 from plankton_jax.analysis.hierarchy import measure
 from plankton_jax.analysis.predictions import Provenance, read_predictions, write_predictions
@@ -236,6 +237,27 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys):
     page = (out / "one_hierarchy.html").read_text()
     assert "y|z" in page and "r_&amp;" in page and "http" not in page
     assert page.count('class="node"') == 2 + 4 + 6
+
+
+def test_an_evaluation_prints_and_writes_the_same_tables(tmp_path, capsys):
+    folder, _, _ = write(tmp_path)
+    predictions = read_predictions(folder / "predictions" / "test.parquet")
+    found = measure(predictions)
+    evaluate.report(predictions, folder, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["coherence_accuracy"] == pytest.approx(found.coherence_accuracy())
+    assert said["consistency"] == pytest.approx(found.consistency()) and said["consistency"] < 1
+    evaluate.report(predictions, folder, as_json=False)
+    printed = capsys.readouterr().out
+    for table in report_tables([("run", predictions)]):
+        assert table.markdown() in printed
+        for suffix, text in ((".md", table.markdown()), (".csv", table.csv())):
+            assert (folder / "tables" / "test" / f"{table.name}{suffix}").read_text() == text
+        assert f"test/{table.name}.tex" in printed
+    flat, _, _ = write(tmp_path, "flat", Taxonomy.flat(["x", "p", "q"]))
+    evaluate.report(read_predictions(flat / "predictions/test.parquet"), flat, as_json=True)
+    assert set(json.loads(capsys.readouterr().out)) == {"split", "examples", "levels"}
+    assert not (flat / "tables").exists()
 
 
 def cells_of(path):
