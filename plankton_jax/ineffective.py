@@ -23,6 +23,12 @@ def ineffective_problems(config: Config) -> list[str]:
             f"config.loss.label_smoothing: found {config.loss.label_smoothing} with config.loss."
             f"name={config.loss.name}, whose labels the tree spreads; allowed: 0."
         )
+    if config.loss.label_smoothing and config.model.head == "sbacnn":
+        problems.append(
+            f"config.loss.label_smoothing: found {config.loss.label_smoothing} with config.model."
+            'head="sbacnn", whose sides would then learn from images of the other sides; allowed: '
+            "0."
+        )
     plateau = config.optim.schedule == "plateau"
     for name, monitor, mode, counts in (
         ("checkpoint.mode", config.checkpoint.monitor, config.checkpoint.mode, True),

@@ -147,6 +147,11 @@ def problems(head, **settings):
 @pytest.mark.parametrize(
     ("head", "settings", "part"),
     [
+        (
+            "sbacnn",
+            {"name": "level_cross_entropy", "label_smoothing": 0.05},
+            "learn from images of the other sides",
+        ),
         ("bcnn", {}, "would leave its coarser branches untrained"),
         ("linear", {"name": "level_cross_entropy"}, "logits of the leaves alone"),
         ("bcnn", {"level_weights": ((0.0, 0.0),)}, "not all 0"),
