@@ -376,8 +376,8 @@ class HeadConfig:
     )
     taps: tuple[int, ...] = setting(
         (),
-        "Stages that the branches read, coarse to fine, from the end where negative; empty: the "
-        "last one, and for stages and dense the last ones.",
+        "Stages that the branches read, coarse to fine, from the end where negative, for sequence "
+        "the same for all; empty: the last one, and for stages and dense the last ones.",
     )
     window: int = setting(
         7, "Side of the windows of the branches' Swin blocks, tokens; Swin-S3's.", low=1

@@ -114,7 +114,8 @@ def tap_indices(config: HeadConfig, count: int, stages: int) -> tuple[int, ...]:
     """The stage that each of `count` branches reads, counted from the first.
 
     Raises:
-      UserError: taps of another number than the branches, or outside of the stages.
+      UserError: taps of another number than the branches, or outside of the stages; different
+        ones for blocks in sequence, of which only the first reads a stage.
     """
     taps = config.taps
     if not taps:
@@ -131,7 +132,14 @@ def tap_indices(config: HeadConfig, count: int, stages: int) -> tuple[int, ...]:
             f"config.head.taps: found {outside}; the backbone has {stages} stages; allowed: "
             f"{-stages} to {stages - 1}."
         )
-    return tuple(tap % stages for tap in taps)
+    found = tuple(tap % stages for tap in taps)
+    if config.branches == "sequence" and len(set(found)) > 1:
+        raise UserError(
+            f'config.head.taps: found {tuple(taps)} with config.head.branches="sequence", where '
+            "every block reads the one before it; allowed: one stage for all, or "
+            'config.head.branches="stages".'
+        )
+    return found
 
 
 def bilinear_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c*c"]:

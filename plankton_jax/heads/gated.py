@@ -14,8 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from plankton_jax.config import HeadConfig
-from plankton_jax.errors import UserError
-from plankton_jax.heads.branches import BranchVectors, DenseLayers
+from plankton_jax.heads.branches import BranchVectors, DenseLayers, tap_indices
 from plankton_jax.heads.coupling import BranchAttention
 from plankton_jax.heads.hierarchical import measured_width, require_levels, with_measurements
 from plankton_jax.heads.linear import LogitLayer
@@ -30,9 +29,10 @@ class SbaCnnHead(nnx.Module):
 
     A side's branches hear those of the other sides and send them no gradient. In training the
     logits of a level hold, of every side, what it would say if the image were its own; so their
-    cross-entropy is that of the true side's own branch, up to a constant. In inference they hold
-    log-probabilities: of the side, and of the node within it. The decoder "routed" takes the
-    predicted side's word alone, as the report does.
+    cross-entropy is that of the true side's own branch, up to a constant; labels smoothed over all
+    sides' nodes are refused for that. In inference they hold log-probabilities: of the side, and of
+    the node within it. The decoder "routed" takes the predicted side's word alone, as the report
+    does.
     """
 
     name = "sbacnn"
@@ -55,15 +55,8 @@ class SbaCnnHead(nnx.Module):
         self.sides = len(tree.node_names[0])
         self.depth = tree.depth - 1  # levels of a side
         options = {"dtype": dtype, "rngs": rngs}
-        taps = config.taps
-        if config.branches in ("stages", "dense") and not taps:
-            stages = len(getattr(backbone, "stage_dims", ()))
-            taps = tuple(range(-min(tree.depth, stages), 0))
-        if taps and len(taps) != tree.depth:
-            raise UserError(
-                f"config.head.taps: found {tuple(taps)}; allowed: {tree.depth} numbers, one for "
-                "each level of the tree."
-            )
+        stages = len(getattr(backbone, "stage_dims", None) or ())
+        taps = tap_indices(config, tree.depth, stages) if stages else ()
         self.gate_vectors = BranchVectors(backbone, 1, _with_taps(config, taps[:1]), **options)
         self.side_vectors = nnx.List()
         self.dense = nnx.List()

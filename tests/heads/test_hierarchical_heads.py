@@ -366,7 +366,9 @@ def test_a_swin_block_has_the_report_s_shape():
     [
         ("bcnn", {"taps": (0, 1)}, "config.head.taps: found .0, 1.; the tree has 3 levels"),
         ("bcnn", {"taps": (0, 1, 3)}, "config.head.taps: found .3.; the backbone has 3 stages"),
-        ("sbacnn", {"taps": (0, 1)}, "config.head.taps: found .0, 1.; allowed: 3 numbers"),
+        ("sbacnn", {"taps": (0, 1)}, "config.head.taps: found .0, 1.; the tree has 3 levels"),
+        ("bcnn", {"branches": "sequence", "taps": (0, 1, 2)}, 'found .0, 1, 2. with .*"stages"'),
+        ("sbacnn", {"branches": "sequence", "taps": (0, 2, 2)}, 'found .0, 2, 2. with .*"stages"'),
         ("bcnn", {"branch_widths": (3,)}, "config.head.branch_widths: found .3,.; allowed"),
         ("concat", {"branch_widths": (3, 4), "trunk": True}, "3 numbers, one for each branch[.]"),
         ("bcnn", {"branch_widths": (3, 4, 5), "trunk": True}, "2 numbers.*but the last"),
@@ -391,8 +393,9 @@ def test_a_tree_of_one_level_is_refused(name):
 
 def test_a_backbone_without_the_maps_is_refused():
     bare = types.SimpleNamespace(feature_dim=9)
-    with pytest.raises(UserError, match="the backbone names no stage_dims"):
-        make("bcnn", backbone=bare)
+    for name in ("bcnn", "sbacnn"):
+        with pytest.raises(UserError, match="the backbone names no stage_dims"):
+            make(name, backbone=bare)
     no_sides = types.SimpleNamespace(feature_dim=9, stage_dims=(4, 4, 4))
     with pytest.raises(UserError, match='config.head.branches: found "dense"'):
         make("bcnn", backbone=no_sides)
@@ -408,6 +411,7 @@ def test_default_taps():
     assert tap_indices(HeadConfig(), 3, 4) == (3, 3, 3)
     assert tap_indices(HeadConfig(branches="stages"), 3, 4) == (1, 2, 3)
     assert tap_indices(HeadConfig(branches="dense", taps=(1, 2, -1)), 3, 5) == (1, 2, 4)
+    assert tap_indices(HeadConfig(taps=(2, -2, 2)), 3, 4) == (2, 2, 2)
 
 
 # ---- with whole networks -------------------------------------------------------------------------
