@@ -61,7 +61,8 @@ def make_network(
       data: the run's data description; see `Data.description`.
       fresh: whether the run begins; otherwise a checkpoint holds what the initial weights gave.
       provenance: of the weights that a run, not a fresh one, began with.
-      notify: called with sentences on the initial weights: their licence, a head left out.
+      notify: called with sentences on the initial weights: their licence, a head left out, none
+        for a frozen backbone.
 
     Raises:
       UserError: unknown names, sizes that do not fit, weights that do not fit.
@@ -73,6 +74,12 @@ def make_network(
     if fresh and (settings.initial_weights or settings.pretrained):
         params, model_state, provenance = initial_weights.load(
             config, classifier, taxonomy.num_leaves, notify or (lambda text: None)
+        )
+    elif fresh and notify and settings.freeze_backbone and initial_weights.are_drawn(settings.name):
+        notify(
+            "warning: config.model.freeze_backbone: found True for a backbone of random numbers, "
+            "which stays as it is drawn. Give config.model.initial_weights (a run or a file of "
+            "weights) or config.model.pretrained."
         )
     mean, std = _normalisation(config, data, provenance)
 

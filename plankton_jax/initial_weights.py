@@ -10,8 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from plankton_jax import models, weights
-from plankton_jax.config import Config
+from plankton_jax.config import KERAS_HUB, Config
 from plankton_jax.errors import UserError
+
+
+def are_drawn(name: object) -> bool:
+    """Whether a backbone that nothing is loaded into begins with random numbers, as all do but the
+    presets of KerasHub; of a function nothing is known."""
+    if not isinstance(name, str):
+        return False
+    preset = name.startswith(KERAS_HUB) and not name.endswith(".json") and "{" not in name
+    return not preset
 
 
 def load(

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from weights_support import random_state_dict, write
 
-from plankton_jax import experiment, run_directory, weights
+from plankton_jax import experiment, initial_weights, run_directory, weights
 from plankton_jax.command import config_to_json
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
@@ -65,6 +65,19 @@ def test_a_file_a_converted_one_and_a_name_start_a_run_alike(files):
         "apache-2.0",
     ]
     assert all(len(lines) == 1 and "licence of the weights" in lines[0] for lines in told)
+
+
+def test_a_frozen_backbone_without_weights_is_told(files):
+    frozen = _config()
+    frozen.model.freeze_backbone = True
+    assert len(_network(frozen)[1]) == 1
+    assert "config.model.freeze_backbone: found True" in _network(frozen)[1][0]
+    assert not _network(frozen, fresh=False)[1] and not _network(_config())[1]
+    frozen.model.initial_weights = str(files / "converted.safetensors")
+    assert not any("warning" in line for line in _network(frozen)[1])
+    assert initial_weights.are_drawn('keras_hub:ViTBackbone{"patch_size": 8}')
+    assert initial_weights.are_drawn("keras_hub:folder/config.json")
+    assert not initial_weights.are_drawn("keras_hub:vit_base_patch16_224_imagenet")
 
 
 HEADS = {
