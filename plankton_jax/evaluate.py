@@ -129,6 +129,7 @@ def predict(
         training_counts=data.class_counts("train"),
         views=views,
         decoder=decoder or DECODER_OF_HEAD.get(str(config.model.head), "argmax"),
+        head=display_name(config.model.head),
     )
     path = run / "predictions" / f"{split}.parquet"
     _write(path, config, data, training.network, params, model_state, provenance)

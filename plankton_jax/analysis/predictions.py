@@ -41,6 +41,7 @@ class Provenance:
       dataset, licence: name and licence of the data set.
       views: flips and quarter turns of each image that the probabilities are the mean of.
       decoder: how nodes follow from the logits of all levels; see `plankton_jax.decoding`.
+      head: name of the network's head; older tables do not say.
     """
 
     taxonomy: Taxonomy
@@ -54,6 +55,7 @@ class Provenance:
     licence: str
     views: int = 1
     decoder: str = "argmax"
+    head: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `levels` and `classes` repeat the tree for readers without this package."""
@@ -69,7 +71,11 @@ class Provenance:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        value = {"views": 1, "decoder": "argmax"} | value  # which older tables do not name
+        value = {
+            "views": 1,
+            "decoder": "argmax",
+            "head": "",
+        } | value  # which older tables do not name
         fields = {field.name: value[field.name] for field in dataclasses.fields(cls)}
         fields["taxonomy"] = Taxonomy.from_json(value["taxonomy"])
         fields["training_counts"] = np.asarray(value["training_counts"], np.int64)
