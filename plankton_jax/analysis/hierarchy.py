@@ -69,11 +69,12 @@ class Hierarchy:
         return self.height / self.mistakes if self.mistakes else float("nan")
 
     def level_rows(self, level: int, side: int | None = None) -> dict[str, float]:
-        """The report's four metrics of a level in 0..1, and micro accuracy.
+        """The report's four metrics of a level in 0..1, macro F1 and micro accuracy.
 
-        `accuracy` and `recall` are macro, `precision` too, `f1` is weighted by support, all as
-        scikit-learn has them over the images whose true first-level node is `side` (None: all). A
-        prediction outside of the side's nodes is an error there, and no class of its own.
+        `accuracy` and `recall` are macro, `precision` and `macro_f1` too, `f1` is weighted by
+        support, all as scikit-learn has them over the images whose true first-level node is `side`
+        (None: all). A prediction outside of the side's nodes is an error there, and no class of its
+        own.
         """
         confusion = self.confusion[level]
         true = np.ones(len(confusion), bool)
@@ -85,10 +86,12 @@ class Hierarchy:
         support = found["support"]
         there, total = support > 0, support.sum()
         if not total:
-            return dict.fromkeys(("accuracy", "f1", "precision", "recall", "micro"), float("nan"))
+            names = ("accuracy", "f1", "macro_f1", "precision", "recall", "micro")
+            return dict.fromkeys(names, float("nan"))
         return {
             "accuracy": float(found["recall"][there].mean()),
             "f1": float((found["f1"] * support).sum() / total),
+            "macro_f1": float(found["f1"][there].mean()),
             "precision": float(found["precision"][there].mean()),
             "recall": float(found["recall"][there].mean()),
             "micro": float(np.trace(counts) / total),

@@ -14,7 +14,9 @@ from plankton_jax.analysis.text_tables import Table
 from plankton_jax.taxonomy import Taxonomy
 
 METRICS = {"Acc": "accuracy", "F1": "f1", "Pre": "precision", "Rec": "recall"}
+OF_HEADS = METRICS | {"Acc": "micro", "F1": "macro_f1"}
 REPORT = " (report)"
+TRUE_SIDE = " (true side)"
 
 
 def report_tables(
@@ -29,21 +31,50 @@ def report_tables(
     tree = runs[0][1].taxonomy
     report = of_the_report(runs[0][1])
     found = [(name, measure(predictions, decoder)) for name, predictions in runs]
-    tables = [_levels(found, tree, report), _agreement(found, tree)]
+    beside = _with_true_sides(runs, found, decoder)
+    tables = [_levels(beside, tree, report), _agreement(found, tree)]
     if tree.depth > 1:
-        tables.insert(1, _sides(found, tree, report))
-        gated = [(n, p) for n, p in runs if p.provenance.decoder == "routed"]
+        tables.insert(1, _sides(beside, tree, report))
+        gated = [(name, predictions) for name, predictions in runs if is_gated(predictions)]
         if gated:
             tables.insert(1, _gated(gated, tree, report))
-        tables.insert(-1, _coherence(found, tree, report))
+        tables.insert(-1, _coherence(beside, tree, report))
     return tables
 
 
+def _with_true_sides(
+    runs: Sequence[tuple[str, Predictions]],
+    found: Sequence[tuple[str, Hierarchy]],
+    decoder: str | None,
+) -> list[tuple[str, Hierarchy]]:
+    """Behind each run whose gate decides the side, the same with the true side in its place."""
+    beside = []
+    for (name, one), (_, predictions) in zip(found, runs, strict=True):
+        beside.append((name, one))
+        if is_gated(predictions) and (decoder or predictions.provenance.decoder) == "routed":
+            beside.append((name + TRUE_SIDE, measure(predictions, "oracle")))
+    return beside
+
+
+def _note(text: str, found: Sequence[tuple[str, Hierarchy]]) -> str:
+    if any(name.endswith(TRUE_SIDE) for name, _ in found):
+        text += " True side: the first level is given, as if the gate made no mistake."
+    return text
+
+
+def is_gated(predictions: Predictions) -> bool:
+    """Whether the head has a gate; older tables tell it by their decoder."""
+    provenance = predictions.provenance
+    return (provenance.head or {"routed": "sbacnn"}.get(provenance.decoder)) == "sbacnn"
+
+
 def of_the_report(predictions: Predictions) -> bool:
-    """Whether they are of the report's data set and tree: its two sides, and three levels."""
+    """Whether they are of the report's data set and tree: its two sides, three levels and leaves,
+    which the later release of the data set has more of."""
     tree = predictions.taxonomy
     shape = tree.depth == 3 and sorted(tree.node_names[0]) == sorted(published.SIDES)
-    return shape and predictions.provenance.dataset == "zooscan"
+    whole = tree.num_leaves == published.NUM_LEAVES
+    return shape and whole and predictions.provenance.dataset == "zooscan"
 
 
 def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
@@ -60,8 +91,12 @@ def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool
     return Table(
         "table_4",
         "Metrics of every level",
-        "In %. Accuracy, precision and recall are macro averages over the classes with images, F1 "
-        "is weighted by support. The report's accuracies of B-, HB- and BA-CNN are micro averages.",
+        _note(
+            "In %. Accuracy, precision and recall are macro averages over the classes with images, "
+            "F1 is weighted by support. The report's accuracies of B-, HB- and BA-CNN are micro "
+            "averages.",
+            found,
+        ),
         ("run", *columns),
         tuple(rows),
     )
@@ -74,10 +109,10 @@ def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy, report: bool
     for name, predictions in runs:
         alone = measure(predictions, "oracle")
         gate = measure(predictions, "argmax").level_rows(0)
-        rows.append((f"{name}: {_gate_name(tree)}", *_four(gate)))
+        rows.append((f"{name}: {_gate_name(tree)}", *_four(gate, OF_HEADS)))
         for side, side_name in enumerate(tree.node_names[0]):
             for level in range(1, tree.depth):
-                cells = _four(alone.level_rows(level, side))
+                cells = _four(alone.level_rows(level, side), OF_HEADS)
                 rows.append((f"{name}: {side_name}, {tree.level_names[level]}", *cells))
     if report:
         rows += [
@@ -88,8 +123,8 @@ def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy, report: bool
         "table_5",
         "Heads behind the gate",
         "In %. The gate over all images; a side's heads over the images that truly are of that "
-        "side, choosing among its nodes. Averages as in the table of all levels; the report's F1 "
-        "is a macro average here.",
+        "side, choosing among its nodes. Accuracy is a micro average; F1, precision and recall are "
+        "macro averages over the classes with images.",
         ("head", *METRICS),
         tuple(rows),
     )
@@ -115,8 +150,11 @@ def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool)
     return Table(
         "table_6",
         f"Metrics of the images of each {tree.level_names[0]}",
-        "In %, over the images whose true first level is the given one; a prediction elsewhere in "
-        "the tree is an error. Averages as in the table of all levels.",
+        _note(
+            "In %, over the images whose true first level is the given one; a prediction elsewhere "
+            "in the tree is an error. Averages as in the table of all levels.",
+            found,
+        ),
         ("run", tree.level_names[0], *columns),
         tuple(rows),
     )
@@ -137,7 +175,9 @@ def _coherence(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: b
     return Table(
         "table_7",
         "Coherence accuracy",
-        "In %: images with every level right, by their true first level and in total.",
+        _note(
+            "In %: images with every level right, by their true first level and in total.", found
+        ),
         ("run", *tree.node_names[0], "all"),
         tuple(rows),
     )
@@ -162,8 +202,8 @@ def _agreement(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy) -> Table:
     )  # fmt: skip
 
 
-def _four(level: dict[str, float]) -> list[str]:
-    return [_percent(level[metric]) for metric in METRICS.values()]
+def _four(level: dict[str, float], metrics: dict[str, str] = METRICS) -> list[str]:
+    return [_percent(level[metric]) for metric in metrics.values()]
 
 
 def _percent(share: float) -> str:

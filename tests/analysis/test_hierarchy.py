@@ -32,9 +32,10 @@ TREE = Taxonomy.from_paths(
     ],
 )
 COUNT = 400
+BUILDERS = pathlib.Path(__file__).parents[2] / "data_builders"
 
 
-def write(folder: pathlib.Path, name="run", tree=TREE, decoder="argmax", seed=0):
+def write(folder: pathlib.Path, name="run", tree=TREE, decoder="argmax", seed=0, head=""):
     random = np.random.default_rng(seed)
     leaf = random.choice(tree.num_leaves, COUNT, p=_shares(tree.num_leaves)).astype(np.int32)
     logits = []
@@ -55,6 +56,7 @@ def write(folder: pathlib.Path, name="run", tree=TREE, decoder="argmax", seed=0)
         dataset="zooscan",
         licence="none",
         decoder=decoder,
+        head=head,
     )
     write_predictions(path, provenance, [str(i) for i in range(COUNT)], leaf, logits)
     return folder / name, leaf, logits
@@ -126,6 +128,7 @@ def test_metrics_of_a_side_are_scikit_learn_s(case):
                     truth, guess, average="macro", **options
                 ),
                 "f1": sklearn_metrics.f1_score(truth, guess, average="weighted", **options),
+                "macro_f1": sklearn_metrics.f1_score(truth, guess, average="macro", **options),
                 "micro": sklearn_metrics.accuracy_score(truth, guess),
             }
             expected["accuracy"] = expected["recall"]
@@ -150,19 +153,27 @@ def cells(table):
     return list(csv.reader(io.StringIO(table.csv())))
 
 
-def test_tables_have_the_report_s_layout_and_its_numbers(tmp_path):
-    folders = [
-        write(tmp_path, name, decoder=d)[0] for name, d in (("one", "argmax"), ("two", "routed"))
-    ]
-    runs = [
-        (folder.name, read_predictions(folder / "predictions" / "test.parquet"))
-        for folder in folders
-    ]
+def read(folder):
+    return folder.name, read_predictions(folder / "predictions" / "test.parquet")
+
+
+@pytest.fixture
+def of_the_report(monkeypatch):
+    """The report's tree has six leaves."""
+    monkeypatch.setattr(published, "NUM_LEAVES", 6)
+
+
+def test_tables_have_the_report_s_layout_and_its_numbers(tmp_path, of_the_report):
+    settings = (("one", "argmax", "bcnn"), ("two", "routed", "sbacnn"))
+    runs = [read(write(tmp_path, name, decoder=d, head=head)[0]) for name, d, head in settings]
     made = {table.name: table for table in report_tables(runs)}
     assert list(made) == ["table_4", "table_5", "table_6", "table_7", "agreement"]
     four = cells(made["table_4"])
     assert four[0][:5] == ["run", "side Acc", "side F1", "side Pre", "side Rec"]
-    assert len(four[0]) == 13 and [row[0] for row in four[1:3]] == ["one", "two"]
+    assert len(four[0]) == 13
+    assert [row[0] for row in four[1:4]] == ["one", "two", "two (true side)"]
+    assert four[3][1:5] == ["100.0"] * 4 and four[2][1:5] != four[3][1:5]
+    assert "True side" in made["table_4"].note and "True side" not in made["agreement"].note
     row = measure(runs[0][1]).level_rows(1)
     assert four[1][5:9] == [
         f"{100 * row[name]:.1f}" for name in ("accuracy", "f1", "precision", "recall")
@@ -179,9 +190,12 @@ def test_tables_have_the_report_s_layout_and_its_numbers(tmp_path):
         "two: irrelevant, taxon",
     ]
     assert len(five) == 1 + 5 + 5
+    row = measure(runs[1][1], "oracle").level_rows(2, 0)
+    assert five[3][1:3] == [f"{100 * row[name]:.1f}" for name in ("micro", "macro_f1")]
+    assert row["macro_f1"] != pytest.approx(row["f1"], abs=1e-3)
     six = cells(made["table_6"])
-    assert [line[:2] for line in six[1:3]] == [["one", "relevant"], ["two", "relevant"]]
-    assert len(six) == 1 + 2 * (2 + 4)
+    assert [line[0] for line in six[1:4]] == ["one", "two", "two (true side)"]
+    assert len(six) == 1 + 2 * (3 + 4)
     seven = cells(made["table_7"])
     assert seven[0] == ["run", "relevant", "irrelevant", "all"]
     assert ["SBA-CNN (report)", "93.7", "87.7", "90.1"] in seven
@@ -202,12 +216,34 @@ def test_other_trees_give_other_tables_without_the_report(tmp_path):
     assert [table.name for table in flat_tables] == ["table_4", "agreement"]
 
 
+def test_heads_behind_a_gate_are_those_of_the_head_not_of_the_decoder(tmp_path):
+    settings = {
+        "gated": ("path", "sbacnn"),
+        "routed": ("routed", "bcnn"),
+        "older": ("routed", ""),
+        "plain": ("argmax", ""),
+    }
+    for name, (decoder, head) in settings.items():
+        run = read(write(tmp_path, name, decoder=decoder, head=head)[0])
+        assert run[1].provenance.head == head
+        made = {table.name: table for table in report_tables([run])}
+        assert ("table_5" in made) == (name in ("gated", "older"))
+        assert ("true side" in made["table_7"].csv()) == (name == "older")
+    gated = read(tmp_path / "gated")
+    assert "true side" in report_tables([gated], "routed")[0].csv()
+
+
 def test_the_report_is_not_shown_beside_other_data(tmp_path):
-    folder, _, _ = write(tmp_path)
-    read = read_predictions(folder / "predictions" / "test.parquet")
-    provenance = dataclasses.replace(read.provenance, dataset="ndsb")
-    predictions = dataclasses.replace(read, provenance=provenance)
-    assert not any("(report)" in table.csv() for table in report_tables([("run", predictions)]))
+    trees = {
+        release: Taxonomy.from_csv(BUILDERS / "zooscan" / f"{release}.csv")
+        for release in ("v1", "v2")
+    }
+    first, second = (read(write(tmp_path, *item)[0])[1] for item in trees.items())
+    provenance = dataclasses.replace(first.provenance, dataset="ndsb")
+    other = dataclasses.replace(first, provenance=provenance)
+    for predictions, shown in ((first, True), (second, False), (other, False)):
+        made = report_tables([("run", predictions)])
+        assert any("(report)" in table.csv() for table in made) == shown
 
 
 def test_published_numbers_are_whole():
@@ -216,7 +252,7 @@ def test_published_numbers_are_whole():
         assert len(levels) == 3 and all(level is None or len(level) == 4 for level in levels)
 
 
-def test_the_command_writes_tables_and_figures(tmp_path, capsys):
+def test_the_command_writes_tables_and_figures(tmp_path, capsys, of_the_report):
     for name in ("one", "two"):
         write(tmp_path, name)
     out = tmp_path / "out"
