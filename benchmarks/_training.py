@@ -45,7 +45,14 @@ def make_training(config: Config, classes: int) -> tuple[Any, Any]:
 
     channels = config.model.in_channels
     network = Network(
-        params, model_state, apply, apply, apply, mean=(0.5,) * channels, std=(0.2,) * channels
+        params,
+        model_state,
+        apply,
+        apply,
+        apply,
+        apply,
+        mean=(0.5,) * channels,
+        std=(0.2,) * channels,
     )
     optimizer = optim.make_optimizer(config.optim, params, lambda step: 1e-3)
     step = make_train_step(

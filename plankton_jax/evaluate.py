@@ -3,10 +3,12 @@
     python -m plankton_jax.evaluate --run runs/v5 --split test
     python -m plankton_jax.evaluate --run runs/v5 --split validation --checkpoint last --json
     python -m plankton_jax.evaluate --run runs/v5 --split test --views 8
+    python -m plankton_jax.evaluate --run runs/bacnn --split test --attention
 
 Writes `predictions/<split>.parquet` and `predictions/<split>_classes.csv`, two figures into
 `figures/` and, for a tree of several levels, the report's tables into `tables/<split>/`, all in the
-run directory. With --json one object of metrics is printed and nothing else.
+run directory; with --attention who of the branches listens to whom, as
+`predictions/<split>_attention.csv`. With --json one object of metrics is printed and nothing else.
 """
 
 import functools
@@ -57,9 +59,18 @@ def main(arguments: list[str]) -> int:
         help="how nodes follow from the logits of all levels (plankton_jax/decoding.py); default: "
         "routed for the head sbacnn, leaf for coherent, argmax for the others",
     )
+    parser.add_argument(
+        "--attention",
+        action="store_true",
+        help="of the heads bacnn and sbacnn: write the mean attention weights between branches",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options, overrides = parser.parse_known_args(arguments)
     config = _run_config(options.run, overrides)
+    if options.attention:
+        from plankton_jax import attention_table
+
+        attention_table.refuse_without(config.model.head, options.split)
     quiet_libraries()
     predictions = predict(
         config,
@@ -68,13 +79,20 @@ def main(arguments: list[str]) -> int:
         options.checkpoint,
         views=options.views,
         decoder=options.decoder,
+        attention=options.attention,
     )
     if options.split == UNLABELLED:
         print(json.dumps({"split": UNLABELLED, "examples": predictions.num_examples})
               if options.json else f"wrote {predictions.path}")  # fmt: skip
         return 0
     report(predictions, options.run, options.json)
+    if options.attention and not options.json:
+        print(f"wrote {_attention_path(predictions.path)}")
     return 0
+
+
+def _attention_path(predictions: pathlib.Path) -> pathlib.Path:
+    return predictions.with_name(f"{predictions.stem}_attention.csv")
 
 
 def _run_config(run: pathlib.Path, overrides: list[str]) -> Config:
@@ -102,9 +120,11 @@ def predict(
     checkpoint: str,
     views: int = 1,
     decoder: str | None = None,
+    attention: bool = False,
 ) -> "Predictions":
-    """Runs the network over a part, writes the predictions table and returns it."""
-    from plankton_jax import experiment, run_data, run_directory
+    """Runs the network over a part, writes the predictions table and returns it; with `attention`
+    runs it once more for the attention between its branches, as a table beside it."""
+    from plankton_jax import attention_table, experiment, run_data, run_directory
     from plankton_jax.analysis.predictions import Provenance, read_predictions
 
     _, saved = run_directory.read_run(run)
@@ -132,7 +152,13 @@ def predict(
         head=display_name(config.model.head),
     )
     path = run / "predictions" / f"{split}.parquet"
-    _write(path, config, data, training.network, params, model_state, provenance)
+    network = training.network
+    _write(path, config, data, network, params, model_state, provenance)
+    if attention:
+        options = {"split": split, "notify": notify}
+        attention_table.write_attention(
+            _attention_path(path), config, data, network, params, model_state, **options
+        )
     return read_predictions(path)
 
 

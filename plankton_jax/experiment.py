@@ -32,6 +32,8 @@ class Network:
         new model state).
       backbone: (params, model_state, images) -> Features of the backbone alone, in inference.
       embed: (params, model_state, images, measurements) -> (level logits, pooled features `b d`).
+      attend: (params, model_state, images, measurements) -> attention weights `b n n` between the
+        branches of a head that has them.
       mean, std: of grey levels in 0..1, one number a channel.
       provenance: of the initial weights; None: they were drawn.
     """
@@ -41,6 +43,7 @@ class Network:
     apply: Callable[..., Any]
     backbone: Callable[..., Any]
     embed: Callable[..., Any]
+    attend: Callable[..., Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     provenance: weights.Provenance | None = None
@@ -102,7 +105,11 @@ def make_network(
         features = model.features(images, measurements=measurements)
         return model.head(features), features.pooled
 
-    return Network(params, model_state, apply, backbone, embed, mean, std, provenance)
+    def attend(params, model_state, images, measurements):
+        model = models.join_model(graph, _of_network(params), model_state)
+        return model.head.attention_weights(model.features(images, measurements=measurements))
+
+    return Network(params, model_state, apply, backbone, embed, attend, mean, std, provenance)
 
 
 def refuse_impossible_backbone(config: Config) -> None:

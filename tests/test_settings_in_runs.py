@@ -226,8 +226,12 @@ def test_another_head_learns_on_the_backbone_of_a_run(workspace):
     )
     told = run("train", *train_arguments(workspace, "branches", *overrides)).stderr
     assert f"starting from the backbone of {workspace / 'flat'}" in told
-    for name in ("flat", "branches"):
-        run("evaluate", "--run", workspace / name)
+    run("evaluate", "--run", workspace / "flat")
+    printed = run("evaluate", "--run", workspace / "branches", "--attention").stdout
+    attention = workspace / "branches" / "predictions" / "test_attention.csv"
+    assert f"wrote {attention}" in printed and len(attention.read_text().splitlines()) == 1 + 2 * 4
+    told = run("evaluate", "--run", workspace / "flat", "--attention", status=2).stderr
+    assert '--attention: the run has config.model.head="linear"' in told
     counted = (workspace / "flat" / "class_counts.csv").read_text().splitlines()
     assert counted[0].endswith(",train,validation,test") and len(counted) == 1 + 28
     numbers = [list(map(int, line.split(",")[-3:])) for line in counted[1:]]
