@@ -3,8 +3,9 @@
     python benchmarks/heads.py --name ndsb_heads --runs runs/ndsb_flat runs/ndsb_bacnn_seed*
 
 Of each run, under its head's own decoder and under the most probable path: accuracy of each level,
-images with every level right (in all and by true first level), images with a consistent
-prediction, in %, and macro F1 of the leaves. With the 95 % Wilson interval; of runs whose names
+macro recall and precision over the classes with images and weighted F1 of each level, images with
+every level right (in all and by true first level), images with a consistent prediction, in %, and
+macro F1 of the leaves. With the 95 % Wilson interval; of runs whose names
 differ by `_seed` and a number behind it alone, the mean with its spread (standard deviation over
 the seeds). Writes `results/NAME.<device>.json`.
 """
@@ -22,6 +23,7 @@ from plankton_jax.analysis.hierarchy import Hierarchy, measure
 from plankton_jax.analysis.predictions import read_predictions
 from plankton_jax.metrics import from_confusion, wilson_interval
 
+AVERAGES = {"macro recall": "recall", "macro precision": "precision", "weighted F1": "f1"}
 Numbers = dict[str, tuple[float, int]]
 """By name the share in %, and of how many images; 0 where it is not a proportion."""
 
@@ -37,6 +39,10 @@ def numbers_of(found: Hierarchy) -> Numbers:
         f"{level} accuracy": share(np.trace(counts), total)
         for level, counts in zip(tree.level_names, found.confusion, strict=True)
     }
+    for place, level in enumerate(tree.level_names):
+        rows = found.level_rows(place)
+        for name, key in AVERAGES.items():
+            numbers[f"{level} {name}"] = (100 * rows[key], 0)
     numbers["every level right"] = share(found.all_right.sum(), total)
     for side, name in enumerate(tree.node_names[0]):
         right = share(found.all_right[side], found.support[side])
