@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plankton_jax.analysis.hierarchy import measure
 from plankton_jax.analysis.predictions import Predictions
 from plankton_jax.decoding import decode
 from plankton_jax.errors import UserError
@@ -100,20 +99,11 @@ def level_metrics(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def summary(predictions: Predictions) -> dict[str, Any]:
-    """What an evaluation says as one object: `split`, `examples`, `levels`; of a tree of several
-    levels the shares of images with every level right, `coherence_accuracy`, and with predicted
-    nodes that are a path of the tree, `consistency`."""
-    said = {
+    """What an evaluation says as one object: `split`, `examples`, `levels`."""
+    return {
         "split": predictions.provenance.split,
         "examples": predictions.num_examples,
         "levels": level_metrics(predictions),
-    }
-    if predictions.taxonomy.depth == 1:
-        return said
-    found = measure(predictions)
-    return said | {
-        "coherence_accuracy": found.coherence_accuracy(),
-        "consistency": found.consistency(),
     }
 
 

