@@ -178,13 +178,18 @@ class Dataset:
     ) -> None:
         """Reads rows of one shard into their places among `images`."""
         start = self._ends[shard - 1] if shard else 0
+        records: list[bytes] = []
         try:
             reader = self._reader(shard)
-            records = [_read_record(reader, number) for number in (rows - start).tolist()]
+            for number in (rows - start).tolist():
+                reader.seek(number)
+                records.append(reader.read())
         except (RuntimeError, IndexError, ValueError) as error:
+            # A reader that met one damaged record fails on every other from then on.
+            self._opened.readers.pop(shard, None)
             raise UserError(
-                f"data set {self.directory}: shard {self._paths[shard].name} cannot be read "
-                f"({error}). {REBUILD}"
+                f"{self.describe(int(rows[len(records)]))}: shard {self._paths[shard].name} cannot "
+                f"be read there ({error}). {REBUILD}"
             ) from error
         sizes = self.byte_sizes[rows].tolist()
         items = zip(records, places.tolist(), sizes, rows.tolist(), strict=True)
@@ -223,11 +228,6 @@ class Dataset:
 
     def _column(self, name: str) -> np.ndarray:
         return self._index.column(name).to_numpy(zero_copy_only=True)
-
-
-def _read_record(reader: Any, number: int) -> bytes:
-    reader.seek(number)
-    return reader.read()
 
 
 def open_dataset(directory: str | pathlib.Path) -> Dataset:

@@ -86,6 +86,15 @@ def write_data_set(
     return directory
 
 
+def flip_byte(directory: pathlib.Path, image: bytes) -> None:
+    """Damages the one record that holds this image, on the disk and outside of the index."""
+    for path in directory.glob("*.array_record*"):
+        data = bytearray(path.read_bytes())
+        if (place := data.find(image)) >= 0:
+            data[place + len(image) // 2] ^= 1
+            path.write_bytes(data)
+
+
 def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A grey image without detail finer than a few pixels, bright at its border."""
     noise = np.random.default_rng(seed).normal(size=(height, width)).astype(np.float32)

@@ -259,6 +259,37 @@ def test_a_batch_without_any_readable_image_stops(tmp_path):
         train_batches(open_dataset(directory), batch_size=3, skip_unreadable=True)
 
 
+@pytest.fixture
+def damaged(tmp_path):
+    """Forty images in one shard, of which a byte of row 11 is not what was written."""
+    images = [data_support.png(data_support.smooth_image(20, 20, seed)) for seed in range(40)]
+    directory = data_support.write_data_set(tmp_path / "d", images, [0] * 40, shards=1)
+    data_support.flip_byte(directory, images[11])
+    return open_dataset(directory)
+
+
+@pytest.mark.parametrize("worker_count", [0, 1])
+def test_a_damaged_record_takes_no_other_with_it(damaged, worker_count):
+    told = []
+    settings = {"worker_count": worker_count, "skip_unreadable": True, "notify": told.append}
+    with make_eval_batches(damaged, np.arange(40), 8, 8, **settings) as batches:
+        index = np.concatenate([batch["index"] for batch in batches])
+    np.testing.assert_array_equal(index, np.where(np.arange(40) == 11, -1, np.arange(40)))
+    assert len(told) == 1
+    assert "left out: data set" in told[0] and 'record "class_0/0011.png" (row 11)' in told[0]
+    drawn = UniformSampler(np.arange(40), 5)(np.arange(84))
+    found = np.concatenate([batch["index"] for batch in train_batches(damaged, **settings)])
+    np.testing.assert_array_equal(found[drawn != 11], drawn[drawn != 11])
+    assert 11 not in found
+
+
+def test_a_damaged_record_stops_and_is_named(damaged):
+    with make_eval_batches(damaged, np.arange(40), 8, 8) as batches:
+        with pytest.raises(UserError, match=r'record "class_0/0011.png" \(row 11\): shard tiny-'):
+            list(batches)
+    assert len(damaged.read_images(np.array([12, 3, 10]))) == 3
+
+
 def _ended(signal_number):
     """Sends a signal to every loader process."""
     children = [c for c in multiprocessing.active_children() if c.name.startswith("grain-")]
