@@ -17,6 +17,8 @@ import csv
 import functools
 import pathlib
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,12 +201,25 @@ def _draw_augmentations(data: "Data", config: Any, out: pathlib.Path) -> pathlib
     return path
 
 
+def _told_every(seconds: float) -> Callable[[str, int, int], None]:
+    """Tells on standard error how far the look for leaks is."""
+    told = time.monotonic()
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= seconds:
+            told = time.monotonic()
+            print(f"leaks: {done:,} of {total:,} {what} looked at", file=sys.stderr)
+
+    return progress
+
+
 def _leaks(data: "Data", config: Any) -> None:
     """Counts nearly equal images and those in two parts, and lists all of them."""
     from plankton_jax.data.leaks import find_near_duplicates
 
     dataset = data.dataset
-    found = find_near_duplicates(dataset, threads=config.data.threads)
+    found = find_near_duplicates(dataset, config.data.threads, _told_every(10))
     parts = np.full(len(dataset), -1)
     for number, part in enumerate(PARTS):
         parts[data.rows[part]] = number

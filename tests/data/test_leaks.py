@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import cv2
+import data_support
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +18,8 @@ from image_files import make_folder
 import data_builders
 from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
-from plankton_jax.data.leaks import find_near_duplicates
+from plankton_jax.data.geometry import decode_grey
+from plankton_jax.data.leaks import find_candidates, find_near_duplicates
 from plankton_jax.data.splits import joined, split_rows
 from plankton_jax.errors import UserError
 from plankton_jax.run_data import open_data
@@ -57,6 +59,57 @@ def test_equal_and_nearly_equal_images_are_found(tmp_path, source):
     assert pairs[frozenset(("a/again.png", "b/001.png"))]
     assert pairs.pop(frozenset(("a/002.png", "b/noisy.png"))) == np.False_
     assert len(pairs) < 4  # shapes that are drawn at random are not alike
+
+
+def _reencoded(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], 0)
+
+
+def _noised(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return np.clip(image + random.integers(-1, 2, image.shape), 0, 255).astype(np.uint8)
+
+
+def _cropped(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return image[1:, 1:]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> list[np.ndarray]:
+    """300 different images of the synthetic data set."""
+    dataset = open_dataset(
+        data_builders.prepare(
+            "synthetic_plankton", data_dir=tmp_path_factory.mktemp("drawn"), num_examples=300
+        )
+    )
+    return [decode_grey(file) for file in dataset.read_images(np.arange(300))]
+
+
+@pytest.mark.parametrize(
+    ("altered", "share"), [(_reencoded, 0.99), (_noised, 0.99), (_cropped, 0.8)]
+)
+def test_altered_copies_are_found_and_other_images_are_not(tmp_path, drawn, altered, share):
+    random = np.random.default_rng(0)
+    images = [*drawn, *(altered(image, random) for image in drawn[:100])]
+    files = [data_support.png(image) for image in images]
+    told = []
+    found = find_near_duplicates(
+        open_dataset(data_support.write_data_set(tmp_path / "d", files, [0] * 400)),
+        progress=lambda *numbers: told.append(numbers),
+    )
+    copies = found.pairs[:, 1] - found.pairs[:, 0] == 300
+    assert copies.sum() >= share * 100
+    assert (~copies).sum() <= 1
+    assert ("images", 400, 400) in told and told[-1][0] == "pairs" and told[-1][1] == told[-1][2]
+
+
+def test_many_blank_images_are_chained_and_not_all_compared():
+    small = np.full((3000, 8, 9), 250, np.uint8)
+    small[::3, 4, 4] = 10  # a third is not blank, if nearly
+    pairs = find_candidates(small, np.full((3000, 2), 40))
+    assert (pairs[:, 0] < pairs[:, 1]).all() and len(pairs) < 20 * 3000
+    groups = joined(np.arange(3000, dtype=np.uint64), pairs)
+    assert len(np.unique(groups)) == 2
+    assert find_candidates(small[:0], np.empty((0, 2), int)).shape == (0, 2)
 
 
 def test_the_command_tells_and_the_split_keeps_them_together(tmp_path, source):
