@@ -26,6 +26,8 @@ from plankton_jax.names import UNLABELLED
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.tracking import duration
 
+_MOST_NAMED = 8  # classes, in a sentence
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -75,6 +77,7 @@ def open_data(
     config: Config,
     notify: Callable[[str], None] | None = None,
     noted: dict[str, Any] | None = None,
+    train: bool = True,
 ) -> Data:
     """Builds the configured data set if need be, opens it and splits it.
 
@@ -82,6 +85,7 @@ def open_data(
       notify: called with sentences for the user.
       noted: what a run wrote down of its data; its built data set is opened if it is still there,
         and the source is not looked at.
+      train: whether there has to be an image to train on.
 
     Raises:
       UserError: no such data set, unusable images, an empty training part, a level that a
@@ -105,7 +109,13 @@ def open_data(
     )
     dataset = datasets.open_dataset(directory)
     rows = _split(config, dataset)
-    if not len(rows["train"]):
+    if train and len(rows[UNLABELLED]) == len(dataset):
+        raise UserError(
+            f"config.data.labels: none of the {len(dataset)} images of {settings.dataset} has a "
+            "label, so there is nothing to train on. Give labels, or another data set. "
+            f"python -m plankton_jax.data --dataset {directory} shows the images."
+        )
+    if train and not len(rows["train"]):
         raise UserError(
             f"config.split: no image of {len(dataset)} falls to train; allowed: at least one. "
             "Give train a larger share or use more images."
@@ -215,17 +225,21 @@ def _check_features(config: Config, dataset: datasets.Dataset) -> None:
 
 
 def class_warnings(data: Data) -> list[str]:
-    """Sentences that name the classes without training images, or with none to evaluate on."""
+    """A sentence for every part of the split that has images, but none of some classes. Classes
+    that are nowhere are told of the training part alone."""
     counts = {part: data.class_counts(part) for part in PARTS}
-    held_out = counts["validation"] + counts["test"]
+    anywhere = np.sum([*counts.values()], axis=0) > 0
     found = []
-    for missing, text in (
-        (counts["train"] == 0, "have no training image and cannot be learned"),
-        ((counts["train"] > 0) & (held_out == 0), "have no image to evaluate on"),
+    for part, consequence in (
+        ("train", " and cannot be learned"),
+        ("validation", ""),
+        ("test", " and are not tested"),
     ):
+        missing = (counts[part] == 0) & (anywhere | (part == "train"))
         names = [data.taxonomy.leaf_names[leaf] for leaf in np.flatnonzero(missing)]
-        if names:
-            found.append(f"{len(names)} classes {text}: {', '.join(names)}")
+        if names and len(data.rows[part]):
+            listed = ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
+            found.append(f"{len(names)} classes have no image in {part}{consequence}: {listed}")
     return found
 
 

@@ -20,7 +20,7 @@ def test_a_real_folder_of_two_levels_and_tiny_classes(real_images, tmp_path):
         "--config.train.epochs=2",
     ]
     told = run("train", *arguments).stderr
-    assert "924 images, 185 classes" in told and "have no image to evaluate on" in told
+    assert "924 images, 185 classes" in told and "have no image in test and are not" in told
     printed = run("evaluate", "--run", tmp_path / "run", "--split", "test", "--json").stdout
     levels = json.loads(printed)["levels"]
     assert [level["name"] for level in levels] == ["level1", "taxon"]

@@ -27,12 +27,13 @@ from plankton_jax.command import command_parser, default_config, run_command
 from plankton_jax.data.splits import PARTS
 from plankton_jax.errors import UserError
 from plankton_jax.files import replacing
+from plankton_jax.names import UNLABELLED
 
 if TYPE_CHECKING:
     from plankton_jax.data.dataset import Dataset
     from plankton_jax.run_data import Data
 
-EXAMPLES = 10
+EXAMPLES, _LEAVES_NAMED = 10, 8
 _PERCENTILES = (0, 5, 50, 95, 100)
 
 
@@ -52,13 +53,17 @@ def main(arguments: list[str]) -> int:
 
     from plankton_jax import run_data
 
-    data = run_data.open_data(config, notify=functools.partial(print, file=sys.stderr))
+    notify = functools.partial(print, file=sys.stderr)
+    data = run_data.open_data(config, notify=notify, train=False)
     out = options.out or pathlib.Path(f"{data.dataset.name}_page")
     counts = {part: data.class_counts(part) for part in PARTS}
     leaf = data.dataset.leaf
     total = np.bincount(leaf[leaf >= 0], minlength=data.taxonomy.num_leaves)
     _print(data, total)
-    _print_parts(data, counts, config)
+    sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in data.rows.items() if len(rows))
+    print(f"split by {config.split.method}, seed {config.split.seed}: {sizes}")
+    for warning in run_data.class_warnings(data):
+        print(f"warning: {warning}")
     out.mkdir(parents=True, exist_ok=True)
     table = out / "class_counts.csv"
     run_data.write_class_counts(data, table)
@@ -82,30 +87,22 @@ def _print(data: "Data", total: np.ndarray) -> None:
     for level, name in enumerate(tree.level_names):
         nodes = np.bincount(tree.ancestors[level], weights=total)
         order = np.argsort(-nodes, kind="stable")
-        most = ", ".join(f"{tree.node_names[level][n]} {int(nodes[n]):,}" for n in order[:8])
-        print(f"{name}: {len(nodes)} classes: {most}{', ...' if len(nodes) > 8 else ''}")
+        if level == len(tree.level_names) - 1:  # of all leaves the table tells
+            order = order[:_LEAVES_NAMED]
+        most = ", ".join(f"{tree.node_names[level][n]} {int(nodes[n]):,}" for n in order)
+        print(f"{name}: {len(nodes)} classes: {most}{', ...' * (len(order) < len(nodes))}")
     present = total[total > 0]
-    print(
-        f"imbalance: {present.max() / present.min():,.0f} (largest class over smallest); "
-        f"{int((total == 0).sum())} classes without an image"
-    )
+    if len(present):
+        print(
+            f"imbalance: {present.max() / present.min():,.0f} (largest class over smallest); "
+            f"{int((total == 0).sum())} classes without an image"
+        )
+    else:
+        print("no image has a label")
     for name, values in (("height", dataset.height), ("width", dataset.width),
                          ("bytes", dataset.byte_sizes)):  # fmt: skip
         shown = " ".join(f"{value:,.0f}" for value in np.percentile(values, _PERCENTILES))
         print(f"{name}, percentiles {' '.join(map(str, _PERCENTILES))}: {shown}")
-
-
-def _print_parts(data: "Data", counts: dict[str, np.ndarray], config: Any) -> None:
-    """Sizes of the parts, and the classes that are missing from one."""
-    sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in data.rows.items() if len(rows))
-    print(f"split by {config.split.method}, seed {config.split.seed}: {sizes}")
-    names = data.taxonomy.leaf_names
-    labelled = np.sum(list(counts.values()), axis=0)
-    for part in PARTS:
-        missing = np.flatnonzero((counts[part] == 0) & (labelled > 0))
-        if len(missing) and len(data.rows[part]):
-            listed = ", ".join(names[leaf] for leaf in missing)
-            print(f"warning: classes without an image in {part}, {len(missing)}: {listed}")
 
 
 def _draw(
@@ -120,7 +117,10 @@ def _draw(
         ("".join(tree.path(leaf)[-2:-1]), tree.leaf_names[leaf], int(total[leaf]),
          _examples(dataset, leaf))
         for leaf in order
+        if total.any()
     ]  # fmt: skip
+    if unlabelled := len(data.rows[UNLABELLED]):
+        classes.append(("", UNLABELLED, unlabelled, _examples(dataset, -1)))
     sheet, bars = out / "contact_sheet.png", out / "class_counts.png"
     dataset_figures.contact_sheet(classes, sheet, EXAMPLES)
     dataset_figures.class_count_figure(tree.leaf_names, counts, bars)
@@ -128,7 +128,8 @@ def _draw(
 
 
 def _examples(dataset: "Dataset", leaf: int) -> list[np.ndarray]:
-    """Some images of a class, chosen by the hash of their ids, always the same."""
+    """Some images of a class, or with -1 of those without a label: by the hash of their ids, so
+    always the same."""
     from plankton_jax.data.geometry import decode_grey
 
     rows = np.flatnonzero(dataset.leaf == leaf)

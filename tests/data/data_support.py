@@ -39,9 +39,9 @@ def write_data_set(
     split: Sequence[str] | None = None,
     shards: int = 2,
 ) -> pathlib.Path:
-    """Writes a built data set of these image files."""
+    """Writes a built data set of these image files; the class -1 is no label."""
     directory.mkdir(parents=True, exist_ok=True)
-    count, num_leaves = len(images), max(leaf) + 1
+    count, num_leaves = len(images), max(1, *(k + 1 for k in leaf))
     ids = [f"class_{k}/{i:04d}.png" for i, k in enumerate(leaf)]
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
     split = split or [""] * count
@@ -71,7 +71,7 @@ def write_data_set(
         start += length
     taxonomy = Taxonomy.flat([f"class_{k}" for k in range(num_leaves)])
     metadata = {"name": "tiny", "fingerprint": "0", "num_examples": count, "format_version": 1}
-    metadata |= {"licence": "CC0-1.0"}
+    metadata |= {"licence": "CC0-1.0", "rejected": {}, "duplicates": 0}
     info = {
         "name": "tiny",
         "fileFormat": "array_record",
