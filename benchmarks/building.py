@@ -1,13 +1,16 @@
 """Images a second that data sets are built at: drawn, and read from archives.
 
-    python benchmarks/building.py [--ndsb train.zip] [--count 1500000]
+    python benchmarks/building.py [--ndsb train.zip] [--count 1500000 [--features]] [--whoi 1000000]
 
 Building decodes every image once, and writes records and index. There is no peer. With `--count` an
-archive of so many small images is generated in the layout of ZooScan's first release (1.3 KB each)
-and built in a process of its own, whose memory is told; a million take about six minutes.
+archive of so many small images is generated in the layout of ZooScan's first release (1.3 KB each),
+with `--whoi` nine in that of WHOI-Plankton's years. They are built on one core in a process of its
+own, whose memory is told; a million take several minutes. What is not measured this time stays in
+the result as it was.
 """
 
 import argparse
+import csv
 import gzip
 import io
 import json
@@ -17,10 +20,11 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 
 import cv2
 import numpy as np
-from _results import row, versions, write_results
+from _results import RESULTS, cpu_device, row, versions, write_results
 
 import data_builders
 
@@ -28,12 +32,14 @@ DRAWN = 10_000
 MOST_MEGABYTES = 2000
 LEAST_RATE = 5000
 
-# A process of its own, so that its memory is its own; prints images a second and megabytes.
+# A process of its own, so that its memory and core are its own; prints seconds and megabytes.
 _BUILD = """
-import pathlib, sys, time
+import os, pathlib, sys, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import data_builders
+name, data_dir, source, features = sys.argv[1:]
 began = time.perf_counter()
-data_builders.prepare("zooscan/v1", data_dir=sys.argv[1], source=sys.argv[2])
+data_builders.prepare(name, data_dir=data_dir, source=source, features=bool(features))
 seconds = time.perf_counter() - began
 status = pathlib.Path("/proc/self/status").read_text()
 peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
@@ -41,8 +47,8 @@ print(seconds, int(peak.split()[1]) * 1024 / 1e6)
 """
 
 
-def write_archive(path: pathlib.Path, count: int) -> None:
-    """A tar in ZooScan's layout: images of about 60 by 45 pixels, each file different."""
+def generated_images(suffix: str) -> list[bytes]:
+    """500 image files of about 60 by 45 pixels."""
     random = np.random.default_rng(0)
     patterns = []
     for _ in range(500):
@@ -50,39 +56,87 @@ def write_archive(path: pathlib.Path, count: int) -> None:
         image = random.normal(235, 3, (height, width)).astype(np.float32)
         axes = (width // 3, height // 4)
         cv2.ellipse(image, (width // 2, height // 2), axes, 30.0, 0, 360, 90.0, -1)
-        encoded = cv2.imencode(".jpg", np.rint(image.clip(0, 255)).astype(np.uint8))[1]
+        encoded = cv2.imencode(suffix, np.rint(image.clip(0, 255)).astype(np.uint8))[1]
         patterns.append(encoded.tobytes())
-    tree = pathlib.Path(data_builders.__file__).parent / "zooscan" / "v1.csv"
-    taxa = [line.split(",")[2] for line in tree.read_text().splitlines()[1:]]
+    return patterns
+
+
+def classes_of(tree: str, count: int) -> list[str]:
+    """The class in a tree's table of each of `count` images: a few are common, most are rare."""
+    path = pathlib.Path(data_builders.__file__).parent / tree
+    with path.open(newline="", encoding="utf-8") as file:
+        taxa = [line["taxon"] for line in csv.DictReader(file)]
+    drawn = np.random.default_rng(0).geometric(0.05, count) - 1
+    return [taxa[number] for number in np.minimum(drawn, len(taxa) - 1).tolist()]
+
+
+def write_zooscan(path: pathlib.Path, count: int, features: bool) -> None:
+    """A tar in ZooScan's layout, each file different, and on request 60 numbers for each."""
+    patterns = generated_images(".jpg")
+    taxa = classes_of("zooscan/v1.csv", count)
 
     def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(f"ZooScanSet/{name}")
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
 
-    numbers = np.minimum(random.geometric(0.05, count) - 1, len(taxa) - 1).tolist()
     with tarfile.open(path, "w") as archive:
-        lines = (f"{i},{taxa[n]},/living" for i, n in enumerate(numbers))
+        lines = (f"{i},{taxon},/living" for i, taxon in enumerate(taxa))
         table = "\n".join(("objid,taxon,lineage", *lines, ""))
         add(archive, "taxa.csv.gz", gzip.compress(table.encode(), 1))
-        for i, number in enumerate(numbers):
+        if features:
+            names = ",".join(f"feature{k}" for k in range(60))
+            lines = (f"{i}" + f",{i}.5" * 60 for i in range(count))
+            table = "\n".join((f"objid,{names}", *lines, ""))
+            add(archive, "features_native.csv.gz", gzip.compress(table.encode(), 1))
+        for i, taxon in enumerate(taxa):
             # Bytes behind the end of a JPEG file are not looked at.
             data = patterns[i % len(patterns)] + i.to_bytes(4, "little")
-            add(archive, f"imgs/{taxa[number]}/{i}.jpg", data)
+            add(archive, f"imgs/{taxon}/{i}.jpg", data)
 
 
-def build_archive(folder: pathlib.Path, count: int) -> list[dict]:
-    """The rows of a generated archive: rate and memory against what is asked for."""
-    archive = folder / "zooscan.tar"
-    write_archive(archive, count)
-    command = [sys.executable, "-c", _BUILD, str(folder / "built"), str(archive)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, megabytes = map(float, done.stdout.split())
-    name = f"zooscan/v1 from a tar of {count} generated images"
-    memory = row(
-        f"{name}, peak memory", "MB", round(megabytes), MOST_MEGABYTES, "limit", less_is_better=True
+def write_whoi(folder: pathlib.Path, count: int) -> None:
+    """Nine zips in WHOI-Plankton's layout, one for each year, each file different."""
+    folder.mkdir()
+    patterns = generated_images(".png")
+    taxa = classes_of("whoi/tree.csv", count)
+    for year in range(2006, 2015):
+        with zipfile.ZipFile(folder / f"{year}.zip", "w") as archive:
+            for i in range(year - 2006, count, 9):
+                # Bytes behind the end of a PNG file are not looked at.
+                data = patterns[i % len(patterns)] + i.to_bytes(4, "little")
+                name = f"IFCB1_{year}_{i // 5000:03d}_000000_{i:07d}.png"
+                archive.writestr(f"{year}/{taxa[i]}/{name}", data)
+
+
+def build_generated(
+    name: str, source: pathlib.Path, count: int, what: str, features: bool = False
+) -> list[dict]:
+    """The rows of generated archives: rate and memory against what is asked for."""
+    command = [sys.executable, "-c", _BUILD, name, source.parent / f"built_{source.name}", source]
+    done = subprocess.run(
+        [*map(str, command), "features" if features else ""],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    return [row(name, "images/s", round(count / seconds), LEAST_RATE, "limit"), memory]
+    seconds, megabytes = map(float, done.stdout.split())
+    what = f"{name} from {what} of {count} generated images{' and 60 features' * features}"
+    memory = row(
+        f"{what}, peak memory", "MB", round(megabytes), MOST_MEGABYTES, "limit", less_is_better=True
+    )
+    rate = round(count / seconds)
+    return [row(f"{what}, one core", "images/s", rate, LEAST_RATE, "limit"), memory]
+
+
+def kept_rows(rows: list[dict]) -> list[dict]:
+    """Those of the result that is there which this run has not measured, each with its origin."""
+    path = RESULTS / f"building.{cpu_device()}.json"
+    if not path.is_file():
+        return []
+    before, new = json.loads(path.read_text()), {line["name"] for line in rows}
+    origin = {key: before[key] for key in ("date", "command", "processor")}
+    return [{"measured": origin} | line for line in before["rows"] if line["name"] not in new]
 
 
 def _rate(folder: pathlib.Path, name: str, **options) -> float:
@@ -97,8 +151,12 @@ def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ndsb", type=pathlib.Path, help="the competition's train.zip")
-    parser.add_argument("--count", type=int, default=0, help="images of a generated archive")
+    parser.add_argument("--count", type=int, default=0, help="images of a generated ZooScan tar")
+    parser.add_argument("--features", action="store_true", help="with 60 numbers for each of them")
+    parser.add_argument("--whoi", type=int, default=0, help="images of nine generated WHOI zips")
     options = parser.parse_args()
+    if options.features and not options.count:
+        parser.error("--features needs --count")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         _rate(folder / "first", "synthetic_plankton", num_examples=200)  # imports, caches
@@ -108,10 +166,19 @@ def main() -> None:
             read = _rate(folder, "image_folder", source=options.ndsb)
             rows.append(row("image_folder from a zip of JPEG files", "images/s", read))
         if options.count:
-            rows += build_archive(folder, options.count)
-    for line in rows:
-        print(f"{line['name']}: {line['ours']:.0f} {line['unit']}")
-    write_results("building", rows, versions(["tensorflow-datasets", "opencv-python-headless"]))
+            archive = folder / "zooscan.tar"
+            write_zooscan(archive, options.count, options.features)
+            count, features = options.count, options.features
+            rows += build_generated("zooscan/v1", archive, count, "a tar", features)
+        if options.whoi:
+            write_whoi(folder / "whoi", options.whoi)
+            rows += build_generated("whoi", folder / "whoi", options.whoi, "nine zips")
+    kept = kept_rows(rows)
+    if kept:
+        print(f"{len(kept)} rows of former runs stay in the result")
+    write_results(
+        "building", [*rows, *kept], versions(["tensorflow-datasets", "opencv-python-headless"])
+    )
 
 
 if __name__ == "__main__":
