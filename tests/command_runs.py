@@ -1,5 +1,6 @@
 """Runs the commands as a user does, in processes of their own, on a run small enough for tests."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -80,3 +81,13 @@ def metrics_lines(workdir: pathlib.Path) -> list[dict]:
     """What a run wrote to metrics.jsonl, without what the clock decides."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def shared_memory(size: int) -> set[str]:
+    """The segments of shared memory of so many bytes that Python made, of any process."""
+    segments = pathlib.Path("/dev/shm").glob("psm_*")
+    found = set()
+    for segment in segments:
+        with contextlib.suppress(FileNotFoundError):
+            found |= {segment.name} if segment.stat().st_size == size else set()
+    return found

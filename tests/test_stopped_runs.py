@@ -12,6 +12,7 @@ from command_runs import (
     final_digest,
     metrics_lines,
     run,
+    shared_memory,
     start,
     train_arguments,
 )
@@ -84,6 +85,36 @@ def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(workspace):
     assert "Traceback" not in told and "goes on from here" in told
     run("train", *arguments)
     assert final_digest(workspace / "terminal") == final_digest(workspace / "whole")
+
+
+def test_ctrl_c_leaves_no_process_and_no_shared_memory(workspace):
+    side = 93  # a batch has a size in bytes that no other test's has
+    process = start(
+        train_arguments(
+            workspace, "nothing_left", "--config.data.worker_count=2",
+            f"--config.data.image_size={side}",
+        ),
+        new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and not shared_memory(16 * side**2):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT, told
+    assert "leaked" not in told
+    deadline = time.monotonic() + 10
+    while _has_members(process.pid) or shared_memory(16 * side**2):
+        assert time.monotonic() < deadline, "a process or shared memory is left"
+        time.sleep(0.1)
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process of this group still runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_finished_run_is_left_as_it_is(workspace):

@@ -6,6 +6,7 @@ number of the next batch is all the state there is. So loader processes that end
 anew from there. Starts threads or processes and ends them when closed.
 """
 
+import gc
 import multiprocessing
 import queue
 import signal
@@ -83,12 +84,15 @@ class BatchIterator:
         return self._stop - self.next_batch
 
     def __next__(self) -> Batch:
+        if not len(self):  # also when asked again, after the thread that watches has ended
+            self.close()
+            raise StopIteration
         try:
             batch = self._take()
             while isinstance(batch, str):
                 self._start_again(batch)
                 batch = self._take()
-        except BaseException:  # the end of the stream included: nothing is left running
+        except BaseException:  # nothing is left running
             self.close()
             raise
         self._failures = 0
@@ -139,9 +143,14 @@ class BatchIterator:
 
     def close(self) -> None:
         """Ends the threads or processes; may be called again."""
-        if isinstance(self._take, _Watched):
-            self._take.stop()
+        watched, self._take = self._take, self._next
+        if isinstance(watched, _Watched):
+            watched.stop()
         self._batches.close()
+        if isinstance(watched, _Watched):
+            # Grain's exceptions at the end of a stream refer to themselves and to a batch of every
+            # process, whose shared memory is not given back before they are found.
+            gc.collect()
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import cv2
 import data_support
 import numpy as np
 import pytest
+from command_runs import shared_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,6 +199,24 @@ def test_closing_early_leaves_nothing_behind(tiny, worker_count):
         while threading.active_count() > before and time.monotonic() < deadline:
             time.sleep(0.01)
         assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("taken", [3, 7])
+def test_no_shared_memory_is_left_at_the_end_or_when_closed_early(tiny, taken):
+    side, batch_size = 61, 37  # a batch has a size in bytes that no other test's has
+    sampler, seen = UniformSampler(np.arange(103), 0), set()
+    with make_train_iterator(tiny, sampler, batch_size, side, None, 0, 0, 7, 2) as iterator:
+        for _ in range(taken):
+            next(iterator)
+            seen |= shared_memory(batch_size * side**2)
+    assert seen
+    with pytest.raises(StopIteration if taken == 7 else ValueError):
+        next(iterator)
+    deadline = time.monotonic() + 10  # a thread of Grain's gives it back
+    while left := shared_memory(batch_size * side**2):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+    assert not multiprocessing.active_children()
 
 
 def test_opencv_does_not_start_threads_of_its_own(tiny):
