@@ -147,7 +147,7 @@ def _check(dataset: Dataset, pairs: Integer[np.ndarray, "p 2"]) -> Bool[np.ndarr
     for some in _parts(rows, _ROWS_AT_ONCE):
         for file in dataset.read_images(some):
             image = decode_grey(file)
-            pixels.append((image.shape, hashlib.blake2b(image, digest_size=16).digest()))
+            pixels.append((image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest()))
             scale = min(1, _LONGEST_SIDE / max(image.shape))
             sides = [max(1, round(side * scale)) for side in image.shape]
             # Blurred a little: a JPEG file keeps no noise, a crop lies between the pixels.
@@ -161,13 +161,13 @@ def _check(dataset: Dataset, pairs: Integer[np.ndarray, "p 2"]) -> Bool[np.ndarr
 
 def _nearly_equal(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether they correlate as they are, which finds crops, or stretched to the same sides."""
-    blank = [image.std() < 1 for image in (one, other)]
-    if any(blank):
-        return all(blank)
     height, width = np.minimum(one.shape, other.shape).tolist()
     stretched = [_resized(image, height, width) for image in (one, other)]
     down, right = (side // 32 + 1 if side > 8 else 0 for side in (height, width))
     inner = slice(down, height - down), slice(right, width - right)
+    blank = [image[inner].std() < 1 for image in stretched]
+    if any(blank):  # which correlate with anything
+        return all(blank)
     return any(
         cv2.matchTemplate(a[inner], b, cv2.TM_CCOEFF_NORMED).max() >= SMALLEST_CORRELATION
         for a, b in ((one, other), stretched)

@@ -102,6 +102,17 @@ def test_altered_copies_are_found_and_other_images_are_not(tmp_path, drawn, alte
     assert ("images", 400, 400) in told and told[-1][0] == "pairs" and told[-1][1] == told[-1][2]
 
 
+def test_blank_images_are_like_blank_images_alone(tmp_path):
+    blank, other = (np.full((40, 40), level, np.uint8) for level in (250, 251))
+    faint = blank.copy()
+    faint[18:22, 18:22] = 200
+    files = [data_support.png(image) for image in (blank, faint, other, faint + 1)]
+    found = find_near_duplicates(
+        open_dataset(data_support.write_data_set(tmp_path / "d", files, [0] * 4))
+    )
+    assert found.pairs.tolist() == [[0, 2], [1, 3]] and not found.identical.any()
+
+
 def test_many_blank_images_are_chained_and_not_all_compared():
     small = np.full((3000, 8, 9), 250, np.uint8)
     small[::3, 4, 4] = 10  # a third is not blank, if nearly
