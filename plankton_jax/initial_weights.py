@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from plankton_jax import models, weights
 from plankton_jax.config import KERAS_HUB, Config
 from plankton_jax.errors import UserError
+from plankton_jax.pretrained import PRETRAINED
 
 
 def are_drawn(name: object) -> bool:
@@ -60,7 +61,30 @@ def load(
                 f"{source.path}: it has no head of this run's classes, which starts anew; one of "
                 "other classes is left out"
             )
+    if made_for := _made_for(config, classifier, source):
+        notify(f"{source.path}: these weights are made for {', '.join(made_for)}")
     return *jax.tree.map(jnp.asarray, loaded), source.provenance
+
+
+def _made_for(config: Config, classifier: models.Classifier, source: weights.Source) -> list[str]:
+    """The settings that the weights are made for and the run has otherwise, as far as is known."""
+    known = source.info or PRETRAINED.get(source.provenance.tag)
+    pool = weights.source_pool(source.state_dict, classifier)
+    settings = (
+        ("data.image_size", config.data.image_size, known and known.image_size),
+        ("data.normalisation", config.data.normalisation, known and "backbone"),
+        (
+            "model.in_channels",
+            config.model.in_channels,
+            weights.source_channels(source.state_dict, classifier),
+        ),
+        ("model.pool", pool and classifier.backbone.config.pool, pool),
+    )
+    return [
+        f"config.{name}={theirs} (found {found})"
+        for name, found, theirs in settings
+        if theirs and theirs != found
+    ]
 
 
 def _of_run(

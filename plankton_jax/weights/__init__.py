@@ -4,7 +4,13 @@ from plankton_jax.weights.converted import LoadedModel, convert, load_model, sav
 from plankton_jax.weights.files import read_safetensors
 from plankton_jax.weights.provenance import Provenance, WeightsInfo
 from plankton_jax.weights.sources import Source, naming, open_source
-from plankton_jax.weights.timm_names import fits_head, from_timm, to_timm
+from plankton_jax.weights.timm_names import (
+    fits_head,
+    from_timm,
+    source_channels,
+    source_pool,
+    to_timm,
+)
 
 __all__ = [
     "LoadedModel",
@@ -19,5 +25,7 @@ __all__ = [
     "open_source",
     "read_safetensors",
     "save",
+    "source_channels",
+    "source_pool",
     "to_timm",
 ]

@@ -36,6 +36,7 @@ from plankton_jax.weights.timm_names import (
     present_names,
     source_channels,
     source_classes,
+    source_pool,
     to_timm,
 )
 
@@ -86,9 +87,12 @@ def convert(
             image_size=image_size or _image_size(source, architecture),
             in_channels=in_channels or source_channels(state_dict, any_model) or 3,
             provenance=source.provenance,
+            pool=source_pool(state_dict, any_model),
         )
         model = abstract_model(info)
         params, model_state = from_timm(state_dict, model, with_head=info.num_classes > 0)
+    if info.pool == "mean":
+        notify('it pools the mean of its patches, as timm does with global_pool="avg"')
     if not info.num_classes:
         params = {group: value for group, value in params.items() if group != "head"}
     converted = Converted(params, model_state, info)

@@ -63,6 +63,7 @@ class WeightsInfo:
     Attributes:
       num_classes: of the head; 0: the file has none.
       names: whose names the arrays have, "plankton_jax" or "timm".
+      pool: as `plankton_jax.models.create_model` takes it; "": the architecture's own.
     """
 
     model: str
@@ -71,6 +72,7 @@ class WeightsInfo:
     in_channels: int
     provenance: Provenance
     names: str = OURS
+    pool: str = ""
 
     def metadata(self) -> dict[str, str]:
         """As a safetensors file carries it."""

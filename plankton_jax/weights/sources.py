@@ -110,15 +110,17 @@ def _read(path: pathlib.Path, place: str, architecture: ModelInfo | None, tag: s
 
 def abstract_model(info: WeightsInfo) -> Classifier:
     """The network of a file without values: shapes alone."""
-    return shapes_of(info.model, info.num_classes or 1, info.image_size, info.in_channels)
+    classes = info.num_classes or 1
+    return shapes_of(info.model, classes, info.image_size, info.in_channels, info.pool)
 
 
 @functools.lru_cache(maxsize=4)
-def shapes_of(name: str, num_classes: int, image_size: int | None, in_channels: int) -> Classifier:
+def shapes_of(
+    name: str, num_classes: int, image_size: int | None, in_channels: int, pool: str = ""
+) -> Classifier:
     """A named network without values: what `create_model` makes, shapes alone."""
-    make = functools.partial(
-        create_model, name, num_classes, image_size=image_size, in_channels=in_channels
-    )
+    options = {"image_size": image_size, "in_channels": in_channels, "pool": pool}
+    make = functools.partial(create_model, name, num_classes, **options)
     return nnx.eval_shape(lambda: make(key=jax.random.key(0)))
 
 

@@ -230,6 +230,14 @@ def source_channels(state_dict: Mapping[str, np.ndarray], model: Classifier) -> 
     return next((int(np.shape(value)[1]) for value in fits if np.ndim(value) == 4), 0)
 
 
+def source_pool(state_dict: Mapping[str, np.ndarray], model: Classifier) -> str:
+    """What a state dict's head reads, "token" or "mean"; "" where the family has one way alone."""
+    if not any(rule.source == "fc_norm.weight" for rule in _rules(model)):
+        return ""
+    mean = "fc_norm.weight" in state_dict and "norm.weight" not in state_dict
+    return "mean" if mean else "token"
+
+
 def present_names(state_dict: Mapping[str, Any], model: Classifier) -> Mapping[str, Any]:
     """The state dict under the names of today's timm."""
     for old in OLD_NAMES.get(type(model.backbone), ()):

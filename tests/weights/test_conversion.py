@@ -65,6 +65,23 @@ def test_a_loaded_network_gives_the_logits_of_the_one_it_was(tmp_path):
         loaded(images[:, :32, :32])
 
 
+def test_weights_that_pool_the_mean_stay_so(tmp_path):
+    source = random_state_dict("test_vit", pool="mean")
+    assert "fc_norm.weight" in source and "norm.weight" not in source
+    path = write(tmp_path / "timm.safetensors", source)
+    told = _convert(path, tmp_path / "x.safetensors")
+    assert told == ['it pools the mean of its patches, as timm does with global_pool="avg"']
+    _convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors", to="timm")
+    assert equal(read_safetensors(tmp_path / "y.safetensors"), source)
+    loaded = load_model(tmp_path / "x.safetensors")
+    images = jax.random.normal(KEY, (2, 160, 160, 3))
+    patches = np.asarray(loaded.features(images).tokens)[:, 1:].mean(axis=1)
+    pooled = (patches - patches.mean(-1, keepdims=True)) / patches.std(-1, keepdims=True)
+    pooled = pooled * source["fc_norm.weight"] + source["fc_norm.bias"]
+    expected = pooled @ source["head.weight"].T + source["head.bias"]
+    np.testing.assert_allclose(loaded(images), expected, atol=1e-5)
+
+
 def test_a_converted_file_says_where_it_comes_from(tmp_path):
     path = write(tmp_path / "timm.safetensors", random_state_dict("test_vit"))
     _convert(path, tmp_path / "x.safetensors", tag="test_vit.r160_in1k")

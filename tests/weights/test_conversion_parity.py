@@ -8,6 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.parity
 timm_support = pytest.importorskip("timm_support", reason="torch and timm are not installed")
+from golden.weights import random_images  # noqa: E402
 from timm.models import get_arch_pretrained_cfgs  # noqa: E402
 from timm_support import timm, torch  # noqa: E402
 from weights_support import equal, networks, random_state_dict, write  # noqa: E402
@@ -15,7 +16,13 @@ from weights_support import equal, networks, random_state_dict, write  # noqa: E
 from plankton_jax.errors import UserError  # noqa: E402
 from plankton_jax.models import get_info, list_models  # noqa: E402
 from plankton_jax.pretrained import PRETRAINED  # noqa: E402
-from plankton_jax.weights import convert, open_source, read_safetensors, save  # noqa: E402
+from plankton_jax.weights import (  # noqa: E402
+    convert,
+    load_model,
+    open_source,
+    read_safetensors,
+    save,
+)
 
 PUBLIC = [name for name in list_models() if get_info(name).timm_name]
 
@@ -60,6 +67,20 @@ def test_timm_loads_what_is_converted_back(name, tmp_path):
     path = tmp_path / "headless.safetensors"
     _convert(tmp_path / "ours.safetensors", path, name, with_head=False)
     timm.models.load_checkpoint(headless, str(path), strict=True)
+
+
+def test_a_network_that_pools_the_mean_gives_timms_logits(tmp_path):
+    model = timm.create_model("test_vit", num_classes=5, global_pool="avg").eval()
+    source = random_state_dict("test_vit", pool="mean")
+    tensors = {key: torch.from_numpy(value) for key, value in source.items()}
+    model.load_state_dict(tensors, strict=True)
+    path = write(tmp_path / "timm.safetensors", source)
+    _convert(path, tmp_path / "ours.safetensors", to="plankton_jax")
+    images = random_images("mean", 2, 160)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    found = load_model(tmp_path / "ours.safetensors")(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_old_names_of_swin_mean_what_they_mean_to_timm(tmp_path):

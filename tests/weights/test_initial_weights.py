@@ -64,7 +64,26 @@ def test_a_file_a_converted_one_and_a_name_start_a_run_alike(files):
         "apache-2.0",
         "apache-2.0",
     ]
-    assert all(len(lines) == 1 and "licence of the weights" in lines[0] for lines in told)
+    assert all("licence of the weights" in lines[0] for lines in told)
+    assert [len(lines) for lines in told] == [1, 2, 2]
+    assert all(
+        lines[1].endswith("these weights are made for config.data.image_size=160 (found 32)")
+        for lines in told[1:]
+    )
+
+
+def test_what_weights_are_made_for_is_told(files, tmp_path):
+    path = files / "converted.safetensors"
+    config = _config(initial_weights=path)
+    config.data.normalisation, config.model.in_channels = "dataset", 1
+    assert _network(config)[1][1] == (
+        f"{path}: these weights are made for config.data.image_size=160 (found 32), "
+        "config.data.normalisation=backbone (found dataset), config.model.in_channels=3 (found 1)"
+    )
+    mean = write(tmp_path / "mean.safetensors", random_state_dict("test_vit", pool="mean"))
+    _, told = _network(_config(initial_weights=mean))
+    assert told[1:] == [f"{mean}: these weights are made for config.model.pool=mean (found token)"]
+    assert len(_network(_config(initial_weights=mean, pool="mean"))[1]) == 1
 
 
 def test_a_frozen_backbone_without_weights_is_told(files):

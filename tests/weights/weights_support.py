@@ -43,9 +43,9 @@ def networks() -> list[str]:
 
 
 @functools.cache
-def _shapes(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+def _shapes(name: str, num_classes: int, pool: str) -> dict[str, tuple[int, ...]]:
     """The shapes of timm's state dict."""
-    model = shapes_of(name, num_classes, None, 3)
+    model = shapes_of(name, num_classes, None, 3, pool)
     trees = [
         jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), tree)
         for tree in split_model(model)[1:]
@@ -54,11 +54,11 @@ def _shapes(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
     return {key: value.shape for key, value in to_timm(*trees, model).items()}
 
 
-def random_state_dict(name: str, num_classes: int = 5) -> dict[str, np.ndarray]:
+def random_state_dict(name: str, num_classes: int = 5, *, pool: str = "") -> dict[str, np.ndarray]:
     """Values that differ from name to name and place to place, cheap to draw."""
     return {
         key: np.resize(generator(key).normal(size=1009).astype(np.float32) * 0.1, shape)
-        for key, shape in _shapes(name, num_classes).items()
+        for key, shape in _shapes(name, num_classes, pool).items()
     }
 
 
