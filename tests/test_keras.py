@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from golden.weights import random_images, random_weights
+from weights.weights_support import random_state_dict, write
 
 from plankton_jax.errors import UserError
-from plankton_jax.models import apply, create_model, join_model, split_model
+from plankton_jax.models import apply, create_model, get_info, join_model, split_model
 from plankton_jax.models.efficientnet import EfficientNetConfig, Stage
 from plankton_jax.models.efficientnet import build as build_efficientnet
 from plankton_jax.models.resnet import ResNetConfig
@@ -21,7 +22,7 @@ from plankton_jax.models.swin import SwinConfig
 from plankton_jax.models.swin import build as build_swin
 from plankton_jax.models.vit import VitConfig
 from plankton_jax.models.vit import build as build_vit
-from plankton_jax.weights import from_timm, to_timm
+from plankton_jax.weights import convert, from_timm, load_model, open_source, save, to_timm
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -81,6 +82,41 @@ def test_predictions_are_the_same_here_in_keras_and_in_another_process(
     )
     subprocess.run([sys.executable, "-c", script], check=True)
     np.testing.assert_allclose(np.load(found), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("test_vit", 32), ("swin_s3_tiny_224", 32), ("resnet10t", 33)],
+)
+def test_a_converted_file_gives_the_same_in_keras(name, size, usual, tmp_path):
+    from plankton_jax.keras import as_keras
+
+    loaded = _loaded(tmp_path, name, size)
+    images = random_images("keras", 3, size, 3)
+    found = as_keras(loaded).predict(images, verbose=0)
+    assert found.shape == (3, 5)
+    np.testing.assert_allclose(found, loaded(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_without_a_head_is_a_backbone_alone(usual, tmp_path):
+    from plankton_jax.keras import as_keras, as_keras_hub
+
+    loaded = _loaded(tmp_path, "test_vit", 32, with_head=False)
+    images = random_images("keras", 3, 32, 3)
+    found = np.asarray(as_keras_hub(loaded)(images, training=False))
+    expected = loaded.features(images).tokens
+    assert np.abs(expected - found).max() < 1e-4 * np.abs(found).max()
+    with pytest.raises(UserError, match="weights of test_vit without a head"):
+        as_keras(loaded)
+
+
+def _loaded(folder, name, size, **options):
+    """What `load_model` gives of a converted file of random weights."""
+    source = write(folder / "timm.safetensors", random_state_dict(name))
+    opened = open_source(str(source), "no cache", architecture=get_info(name))
+    path = folder / "x.safetensors"
+    save(path, convert(opened, get_info(name), image_size=size, **options))
+    return load_model(path)
 
 
 def test_batch_statistics_move_in_keras_as_here(usual):

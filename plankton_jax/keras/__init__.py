@@ -1,7 +1,7 @@
 """Networks of this package in Keras: as a Keras model, and as weights of KerasHub's backbones.
 
     from plankton_jax.keras import as_keras
-    model = as_keras(classifier)            # predict, fit, evaluate
+    model = as_keras(classifier)            # predict, fit, evaluate; or as_keras(load_model(path))
     model.save("network.keras")             # keras.saving.load_model("network.keras"), after
                                             # `import plankton_jax.keras`
 
@@ -29,6 +29,7 @@ from plankton_jax.models.resnet import ResNet
 from plankton_jax.models.swin import SwinTransformer
 from plankton_jax.models.vit import VisionTransformer
 from plankton_jax.models.xception import Xception
+from plankton_jax.weights import LoadedModel
 
 keras = import_keras()
 
@@ -74,15 +75,21 @@ class PlanktonLayer(keras.layers.JaxLayer):
         return cls(**config)
 
 
-def as_keras(model: models.Classifier) -> Any:
+def as_keras(model: models.Classifier | LoadedModel) -> Any:
     """A Keras model with copies of a classifier's weights, whose `predict` gives its logits.
 
     It can be trained, saved and loaded as any Keras model.
 
     Raises:
       UserError: a network that names do not make again, as one with a backbone that is a function,
-        or one that takes measurements.
+        or one that takes measurements; a file of weights without a head.
     """
+    if isinstance(model, LoadedModel) and not model.info.num_classes:
+        raise UserError(
+            f"as_keras: found weights of {model.info.model} without a head; allowed: those with "
+            "one, as it gives logits. Convert a source that has a head, or take as_keras_hub."
+        )
+    model = _classifier(model)
     recipe = dict(model.recipe or {})
     if not recipe or recipe["num_measurements"] or recipe["name"].startswith("keras_hub:"):
         raise UserError(
@@ -98,6 +105,10 @@ def as_keras(model: models.Classifier) -> Any:
     return keras.Model(inputs, layer(inputs), name=recipe["name"])
 
 
+def _classifier(model: models.Classifier | LoadedModel) -> models.Classifier:
+    return model.classifier if isinstance(model, LoadedModel) else model
+
+
 _LAYOUTS: dict[type, Callable[[Any, Weights, int], Layout]] = {
     VisionTransformer: vit,
     SwinTransformer: swin,
@@ -107,7 +118,7 @@ _LAYOUTS: dict[type, Callable[[Any, Weights, int], Layout]] = {
 }
 
 
-def as_keras_hub(model: models.Classifier, image_size: int | None = None) -> Any:
+def as_keras_hub(model: models.Classifier | LoadedModel, image_size: int | None = None) -> Any:
     """KerasHub's backbone of the same architecture, with copies of a classifier's weights.
 
     Its output is the tokens of `Features` for vision transformers (`ViTBackbone`, `DeiTBackbone`
@@ -117,13 +128,14 @@ def as_keras_hub(model: models.Classifier, image_size: int | None = None) -> Any
     happens.
 
     Args:
-      model: the classifier.
+      model: the classifier, or what `load_model` gives of a file with or without a head.
       image_size: side of the input in pixels, for networks that take any; None: the one that
         `create_model` was given.
 
     Raises:
       UserError: an architecture that KerasHub does not have, or not for this size.
     """
+    model = _classifier(model)
     backbone = model.backbone
     find = _LAYOUTS.get(type(backbone))
     if find is None:

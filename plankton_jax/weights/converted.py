@@ -17,12 +17,14 @@ from jaxtyping import Array, Float
 
 from plankton_jax.errors import UserError
 from plankton_jax.models import (
+    Classifier,
     Features,
     ModelInfo,
     apply,
     apply_features,
     flatten_paths,
     get_info,
+    join_model,
     split_model,
     unflatten_paths,
 )
@@ -151,8 +153,15 @@ class LoadedModel:
         self.graphdef, self.params, self.model_state = graphdef, params, model_state
         self._apply = jax.jit(functools.partial(apply, graphdef))
         self._features = jax.jit(
-            functools.partial(apply_features, graphdef), static_argnames="indices"
+            functools.partial(apply_features, graphdef), static_argnames=("indices", "norm")
         )
+
+    @property
+    def classifier(self) -> Classifier:
+        """A copy as a module, with `backbone.strides` and `backbone.stage_dims`, to train or to
+        give to `plankton_jax.keras`. Where the file has no head it has one of zeros, for one class.
+        """
+        return join_model(self.graphdef, self.params, self.model_state)
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
         """Logits of images normalised with the mean and standard deviation of the provenance.
@@ -169,11 +178,17 @@ class LoadedModel:
         return levels[-1]
 
     def features(
-        self, images: Float[Array, "b h w c"], *, indices: Sequence[int] | None = None
+        self,
+        images: Float[Array, "b h w c"],
+        *,
+        indices: Sequence[int] | None = None,
+        norm: bool = False,
     ) -> Features:
-        """The backbone's features; `indices` choose the stages, None takes all."""
+        """The backbone's features; `indices` and `norm` as in `Classifier.features`."""
         chosen = None if indices is None else tuple(indices)
-        return self._features(self.params, self.model_state, jnp.asarray(images), indices=chosen)
+        return self._features(
+            self.params, self.model_state, jnp.asarray(images), indices=chosen, norm=norm
+        )
 
 
 def load_model(path: str | os.PathLike) -> LoadedModel:

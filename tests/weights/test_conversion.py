@@ -61,6 +61,14 @@ def test_a_loaded_network_gives_the_logits_of_the_one_it_was(tmp_path):
     assert len(found.stages) == 2
     np.testing.assert_allclose(found.stages[1], wanted.stages[1], atol=1e-5)
     np.testing.assert_allclose(found.pooled, wanted.pooled, atol=1e-5)
+    np.testing.assert_allclose(
+        loaded.features(images, indices=[-1], norm=True).stages[0],
+        expected.features(images, indices=[-1], norm=True).stages[0],
+        atol=1e-5,
+    )
+    classifier = loaded.classifier
+    np.testing.assert_allclose(classifier(images)[0], loaded(images), atol=1e-5)
+    assert (classifier.backbone.strides, classifier.backbone.stage_dims) == ((16,) * 6, (64,) * 6)
     with pytest.raises(UserError, match="64"):
         loaded(images[:, :32, :32])
 
