@@ -27,7 +27,14 @@ def grey(real_images) -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("deit_tiny_patch16_224", 32), ("resnet10t", 64), ("tf_efficientnetv2_b0", 64)],
+    [
+        ("deit_tiny_patch16_224", 32),
+        ("swin_s3_tiny_224", 64),
+        ("convnext_atto", 64),
+        ("tf_efficientnetv2_b0", 64),
+        ("inception_v3", 96),
+        ("resnet10t", 64),
+    ],
 )
 def test_the_first_class_is_that_of_float32(name, size, grey):
     levels = np.stack([resize_square(image, size) for image in grey]).astype(np.float32) / 255
