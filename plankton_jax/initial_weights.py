@@ -61,6 +61,8 @@ def load(
                 f"{source.path}: it has no head of this run's classes, which starts anew; one of "
                 "other classes is left out"
             )
+    if left_out := weights.left_out(source.state_dict, classifier):
+        notify(f"{source.path}: left out: {', '.join(left_out)}")
     if made_for := _made_for(config, classifier, source):
         notify(f"{source.path}: these weights are made for {', '.join(made_for)}")
     return *jax.tree.map(jnp.asarray, loaded), source.provenance

@@ -7,6 +7,7 @@ from plankton_jax.weights.sources import Source, naming, open_source
 from plankton_jax.weights.timm_names import (
     fits_head,
     from_timm,
+    left_out,
     source_channels,
     source_pool,
     to_timm,
@@ -20,6 +21,7 @@ __all__ = [
     "convert",
     "fits_head",
     "from_timm",
+    "left_out",
     "load_model",
     "naming",
     "open_source",

@@ -34,6 +34,7 @@ from plankton_jax.weights.provenance import OURS, WeightsInfo
 from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
 from plankton_jax.weights.timm_names import (
     from_timm,
+    left_out,
     not_finite,
     present_names,
     source_channels,
@@ -93,6 +94,8 @@ def convert(
         )
         model = abstract_model(info)
         params, model_state = from_timm(state_dict, model, with_head=info.num_classes > 0)
+    if dropped := left_out(state_dict, model):
+        notify(f"left out: {', '.join(dropped)}")
     if info.pool == "mean":
         notify('it pools the mean of its patches, as timm does with global_pool="avg"')
     if not info.num_classes:

@@ -21,8 +21,8 @@ CONTAINERS = (
 )
 
 # What wrappers put before the names of parameters: DistributedDataParallel, torch.compile,
-# Lightning modules that hold the network as an attribute.
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+# Lightning modules that hold the network as an attribute, a checkpoint flattened into one level.
+PREFIXES = ("module.", "_orig_mod.", "state_dict.", "model.", "net.", "network.", "backbone.")
 
 
 def unwrap(checkpoint: Any) -> tuple[dict[str, Any], str]:

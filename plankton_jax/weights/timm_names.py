@@ -207,6 +207,20 @@ def _placed(
     return None, ""
 
 
+def left_out(state_dict: Mapping[str, np.ndarray], model: Classifier) -> list[str]:
+    """The keys that `from_timm` drops as the network has no part for them, but for constants."""
+    targets = flatten_paths(split_model(model)[1])
+    placed = {name: _placed(name, _rules(model), targets) for name in state_dict}
+    return [
+        name
+        for name, (rule, path) in placed.items()
+        if rule and not path and name.rpartition(".")[2] not in _CONSTANTS
+    ]
+
+
+_CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask")
+
+
 def source_classes(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
     """The classes of a state dict's head, be it whole or a part; 0 where it has none."""
     rules = [rule for rule in _rules(model) if rule.target.startswith("head/")]

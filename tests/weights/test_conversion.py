@@ -139,15 +139,47 @@ def test_old_names_of_swin_are_understood(tmp_path):
     assert equal(found, read_safetensors(tmp_path / "x.safetensors"))
 
 
-def test_the_layer_before_the_head_of_old_vits_is_dropped(tmp_path):
+def test_the_layer_before_the_head_of_old_vits_is_left_out(tmp_path):
     source = random_state_dict("test_vit")
     old = source | {
         "pre_logits.fc.weight": np.ones((64, 64), np.float32),
         "pre_logits.fc.bias": np.ones(64, np.float32),
     }
-    assert _convert(write(tmp_path / "old.safetensors", old), tmp_path / "x.safetensors") == []
+    told = _convert(write(tmp_path / "old.safetensors", old), tmp_path / "x.safetensors")
+    assert sorted(told[0].removeprefix("left out: ").split(", ")) == sorted(old.keys() - source)
     _convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors", to="timm")
     assert equal(read_safetensors(tmp_path / "y.safetensors"), source)
+
+
+def test_an_auxiliary_classifier_is_left_out_and_batch_counts_are_not_told(tmp_path):
+    auxiliary = {"AuxLogits.conv0.conv.weight": np.ones((128, 768, 1, 1), np.float32),
+                 "AuxLogits.conv0.bn.weight": np.ones(128, np.float32),
+                 "AuxLogits.fc.bias": np.ones(5, np.float32)}  # fmt: skip
+    source = random_state_dict("inception_v3") | auxiliary
+    source |= {"Conv2d_1a_3x3.bn.num_batches_tracked": np.array(3),
+               "AuxLogits.conv0.bn.num_batches_tracked": np.array(3)}  # fmt: skip
+    path = write(tmp_path / "t.safetensors", source)
+    (told,) = _convert(path, tmp_path / "x.safetensors", "inception_v3")
+    assert sorted(told.removeprefix("left out: ").split(", ")) == sorted(auxiliary)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "other"),
+    [
+        ("resnet10t", "fc", "last_linear"),
+        ("inception_v3", "fc", "last_linear"),
+        ("inception_v4", "last_linear", "fc"),
+        ("legacy_xception", "fc", "last_linear"),
+    ],
+)
+def test_the_heads_name_in_older_files_is_understood(tmp_path, name, head, other):
+    source = random_state_dict(name)
+    old = dict(source)
+    for part in ("weight", "bias"):
+        old[f"{other}.{part}"] = old.pop(f"{head}.{part}")
+    path = write(tmp_path / "old.safetensors", old)
+    assert _convert(path, tmp_path / "x.safetensors", name, to="timm") == []
+    assert equal(read_safetensors(tmp_path / "x.safetensors"), source)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -84,6 +84,8 @@ def test_what_weights_are_made_for_is_told(files, tmp_path):
     _, told = _network(_config(initial_weights=mean))
     assert told[1:] == [f"{mean}: these weights are made for config.model.pool=mean (found token)"]
     assert len(_network(_config(initial_weights=mean, pool="mean"))[1]) == 1
+    dropped = _with(tmp_path, {"mask_token": np.zeros((1, 64), np.float32)})
+    assert _network(_config(initial_weights=dropped))[1][1:] == [f"{dropped}: left out: mask_token"]
 
 
 def test_a_frozen_backbone_without_weights_is_told(files):

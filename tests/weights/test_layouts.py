@@ -31,7 +31,9 @@ def test_what_is_no_state_dict_is_refused(checkpoint, found):
         unwrap(checkpoint)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model.", "net.backbone."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.module.", "model.", "net.backbone.", "state_dict.model."]
+)
 def test_prefixes_are_taken_off(prefix):
     assert without_prefixes({f"{prefix}norm.weight": 1, "head.bias": 2}) == {
         "norm.weight": 1,

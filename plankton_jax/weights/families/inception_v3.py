@@ -16,6 +16,8 @@ RULES = (
     *batch_norm(f"{_BRANCH}.bn", f"{_OURS}/bn"),
     *linear("AuxLogits.fc", "head/auxiliary"),
     *linear("fc", "head/linear"),
+    # The head's name in older files.
+    *linear("last_linear", "head/linear"),
     # A network without the auxiliary classifier does not need its weights.
     Rule("AuxLogits.{layer}.{part}.{value}", ""),
     Rule("AuxLogits.fc.{value}", ""),

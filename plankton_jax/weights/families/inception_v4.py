@@ -19,4 +19,6 @@ RULES = (
     *convolution("features.{layer}.conv", "backbone/features_{layer}/conv"),
     *batch_norm("features.{layer}.bn", "backbone/features_{layer}/bn"),
     *linear("last_linear", "head/linear"),
+    # The head's name in other networks of this kind.
+    *linear("fc", "head/linear"),
 )

@@ -22,4 +22,6 @@ RULES = (
     *convolution(f"{_BLOCK}.downsample.{{place}}", f"{_OURS}/downsample/layers/{{place}}"),
     *batch_norm(f"{_BLOCK}.downsample.{{place}}", f"{_OURS}/downsample/layers/{{place}}"),
     *linear("fc", "head/linear"),
+    # The head's name in older files.
+    *linear("last_linear", "head/linear"),
 )
