@@ -7,7 +7,8 @@ sides take turns, each in a process of its own that waits while another is measu
 counts. On a CPU in float32 with the small networks, on an accelerator in bfloat16 with those of the
 report.
 Also told: seconds of compiling, peak memory, and on an accelerator the share of its measured matrix
-product rate that the network's own multiply-adds take. Writes `results/backbones.<device>.json`.
+product rate that the network's own multiply-adds take. Writes `results/backbones.<device>.json`,
+with some `--names` alone `results/backbones_part.<device>.json`.
 
 On two cores half an hour (with compilation of the peer), on one H100 about ten minutes.
 """
@@ -164,7 +165,8 @@ def main() -> None:
         },
     }
     short = None if on_cpu else re.sub(r"[^a-z0-9]+", "-", device["kind"].lower()).strip("-")
-    write_results("backbones", rows, used, device=short, notes=notes)
+    benchmark = "backbones" if {*(options.names or networks)} >= {*networks} else "backbones_part"
+    write_results(benchmark, rows, used, device=short, notes=notes)
 
 
 if __name__ == "__main__":
