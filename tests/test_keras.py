@@ -171,7 +171,14 @@ WITNESSED = {
         ),
         33,
     ),
-    "efficientnet": (functools.partial(build_efficientnet, EfficientNetConfig(8, _STAGES, 64)), 33),
+    "efficientnet": (functools.partial(build_efficientnet, EfficientNetConfig(8, _STAGES, 64)), 37),
+    "efficientnet_rw": (
+        functools.partial(
+            build_efficientnet,
+            EfficientNetConfig(8, _STAGES, 64, padding="symmetric", epsilon=1e-5),
+        ),
+        36,
+    ),
     "legacy_xception": ("legacy_xception", 39),
 }
 
@@ -202,8 +209,9 @@ def test_keras_hub_computes_the_same_from_our_weights(kind, usual):
     ("network", "size", "message"),
     [
         ("resnet10t", 32, "found a ResNet with averaging shortcuts and without"),
-        ("tf_efficientnetv2_b0", 64, "found image_size 64.*as 33 or 65"),
-        ("legacy_xception", 64, "found image_size 64.*as 40 or 72"),
+        ("tf_efficientnetv2_b0", 64, "found image_size 64.*as 57 or 65"),
+        ("efficientnetv2_rw_s", 288, "found image_size 288.*as 264 or 289"),
+        ("legacy_xception", 64, "found image_size 64.*as 40 or 71"),
     ],
 )
 def test_what_keras_hub_does_otherwise_is_refused(network, size, message):

@@ -1,6 +1,7 @@
 """ResNet, EfficientNetV2 and Xception as KerasHub has them."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from plankton_jax.errors import UserError
@@ -58,7 +59,10 @@ def efficientnet(backbone: EfficientNet, weights: Weights, image_size: int) -> L
     """`EfficientNetBackbone`."""
     config = backbone.config
     stages = config.stages
-    _check_maps(image_size, side=image_size, halvings=1 + sum(s.stride == 2 for s in stages))
+    # KerasHub's inverted blocks pad as TensorFlow does, its other layers as PyTorch.
+    inverted = [False, *(stage.kind == "inverted" for stage in stages if stage.stride == 2)]
+    differ = [kind != (config.padding == "same") for kind in inverted]
+    _check_maps(image_size, lambda size: size, differ)
     kinds = {"plain": "cba", "fused": "fused", "inverted": "unfused"}
     settings = {
         "stackwise_kernel_sizes": [3] * len(stages),
@@ -117,8 +121,7 @@ def _part(theirs: str, weights: Weights, ours: str) -> Iterator[tuple[str, Any]]
 
 def xception(backbone: Xception, weights: Weights, image_size: int) -> Layout:
     """`XceptionBackbone`. For inference: its epsilon goes into the variances."""
-    stem = (image_size - 3) // 2 - 1
-    _check_maps(image_size, side=stem, halvings=4)
+    _check_maps(image_size, lambda size: (size - 3) // 2 - 1, [True] * 4)
     blocks = [*backbone.entry, *backbone.middle, backbone.exit]
     units = [[unit.norm.scale.shape[0] for unit in block.units] for block in blocks]
     last = [unit.norm.scale.shape[0] for unit in backbone.last]
@@ -156,14 +159,28 @@ def _units(theirs: str, weights: Weights, ours: str, count: int) -> Iterator[tup
         yield from batch_norm(f"{name}_bn", weights, f"{path}/norm", _XCEPTION_EPSILON)
 
 
-def _check_maps(image_size: int, side: int, halvings: int) -> None:
-    """Refuses a size at which a map of even side is halved, where the paddings differ."""
-    if (side - 1) % 2**halvings == 0:
+def _check_maps(image_size: int, stem: Callable[[int], int], differ: Sequence[bool]) -> None:
+    """Refuses a size at which a map of even side is halved where the paddings differ.
+
+    Args:
+      stem: the side of the first map that is halved, for a size of the images.
+      differ: for each halving whether the paddings of a map of even side differ.
+    """
+
+    def fits(size: int) -> bool:
+        side = stem(size)
+        for differs in differ:
+            if differs and side % 2 == 0:
+                return False
+            side = (side + 1) // 2
+        return True
+
+    if fits(image_size):
         return
-    below = (side - 1) // 2**halvings * 2**halvings + 1
-    scale = 1 if side == image_size else 2
-    sizes = [image_size + scale * (near - side) for near in (below, below + 2**halvings)]
+    ways = range(image_size, 0, -1), itertools.count(image_size)
+    near = [str(size) for way in ways if (size := next(filter(fits, way), None))]
     raise UserError(
-        f"as_keras_hub: found image_size {image_size}; KerasHub pads maps of even side otherwise "
-        f"than this network; allowed: a size that makes none, as {sizes[0]} or {sizes[1]}."
+        f"as_keras_hub: found image_size {image_size}; where KerasHub pads maps of even side "
+        "otherwise than this network, one is halved; allowed: a size at which none is, as "
+        f"{' or '.join(near)}."
     )
