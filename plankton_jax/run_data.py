@@ -26,8 +26,6 @@ from plankton_jax.names import UNLABELLED
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.tracking import duration
 
-_MOST_NAMED = 8  # classes, in a sentence
-
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -238,7 +236,7 @@ def class_warnings(data: Data) -> list[str]:
         missing = (counts[part] == 0) & (anywhere | (part == "train"))
         names = [data.taxonomy.leaf_names[leaf] for leaf in np.flatnonzero(missing)]
         if names and len(data.rows[part]):
-            listed = ", ".join(names[:_MOST_NAMED]) + ", ..." * (len(names) > _MOST_NAMED)
+            listed = ", ".join(names)
             found.append(f"{len(names)} classes have no image in {part}{consequence}: {listed}")
     return found
 

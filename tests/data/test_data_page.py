@@ -65,10 +65,10 @@ def test_every_part_tells_of_the_classes_that_it_lacks(tmp_path):
     first = [f"class_{k}" for k in range(12)]
     assert class_warnings(Data(dataset, rows)) == [
         "1 classes have no image in train and cannot be learned: class_11",
-        f"10 classes have no image in validation: {', '.join(first[2:10])}, ...",
-        f"11 classes have no image in test and are not tested: {', '.join(first[:8])}, ...",
+        f"10 classes have no image in validation: {', '.join(first[2:12])}",
+        f"11 classes have no image in test and are not tested: {', '.join(first[:11])}",
     ]
     nowhere = Data(dataset, rows | {"test": rows["test"][:0], "train": np.arange(2)})
     assert class_warnings(nowhere) == [
-        f"10 classes have no image in train and cannot be learned: {', '.join(first[2:10])}, ...",
+        f"10 classes have no image in train and cannot be learned: {', '.join(first[2:12])}",
     ]
