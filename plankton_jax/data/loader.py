@@ -29,6 +29,7 @@ from plankton_jax.errors import UserError
 
 _SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
 _SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
+_SECONDS_TO_CLOSE = 10  # for loader processes to end by themselves
 _ATTEMPTS = 3  # at one batch, before processes that end or hang stop the run
 
 
@@ -111,8 +112,7 @@ class BatchIterator:
           UserError: it is not the first time at this batch.
         """
         self._failures += 1
-        for process in self._processes():
-            process.kill()
+        self._kill()
         self.close()
         if self._failures == _ATTEMPTS:
             rows = self._maker.rows(self.next_batch).tolist()
@@ -129,9 +129,11 @@ class BatchIterator:
         )
         self._start()
 
-    def _processes(self) -> list[Any]:
-        children = multiprocessing.active_children()
-        return [c for c in children if c not in self._others and c.name.startswith("grain-")]
+    def _kill(self) -> None:
+        """Ends the loader processes at once."""
+        for process in multiprocessing.active_children():
+            if process not in self._others and process.name.startswith("grain-"):
+                process.kill()
 
     def _tell(self, unreadable: Integer[np.ndarray, " b"]) -> None:
         """Tells once of each record that could not be read."""
@@ -144,13 +146,20 @@ class BatchIterator:
     def close(self) -> None:
         """Ends the threads or processes; may be called again."""
         watched, self._take = self._take, self._next
-        if isinstance(watched, _Watched):
-            watched.stop()
-        self._batches.close()
-        if isinstance(watched, _Watched):
-            # Grain's exceptions at the end of a stream refer to themselves and to a batch of every
-            # process, whose shared memory is not given back before they are found.
-            gc.collect()
+        if not isinstance(watched, _Watched):
+            self._batches.close()
+            return
+        watched.stop()
+        # Grain waits for its processes, also for one that hangs.
+        closing = threading.Thread(target=self._batches.close, daemon=True, name="loader-close")
+        closing.start()
+        closing.join(_SECONDS_TO_CLOSE)
+        if closing.is_alive():
+            self._kill()
+            closing.join()
+        # Grain's exceptions at the end of a stream refer to themselves and to a batch of every
+        # process, whose shared memory is not given back before they are found.
+        gc.collect()
 
     def __enter__(self) -> Self:
         return self

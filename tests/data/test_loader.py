@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plankton_jax.config import AugmentationConfig
+from plankton_jax.data import loader
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.data.draws import no_draws
 from plankton_jax.data.geometry import (
@@ -320,16 +321,27 @@ def _ended(signal_number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_loader_processes_that_end_or_hang_start_anew(tiny, number):
-    expected, told = train_batches(tiny, count=12), []
+    count = 40  # far more than all buffers hold
+    expected, told = train_batches(tiny, count=count), []
     sampler = UniformSampler(np.arange(len(tiny)), 5)
     with make_train_iterator(
-        tiny, sampler, 12, 32, AUGMENTATION, 9, 0, 12, 2, timeout=20, notify=told.append
+        tiny, sampler, 12, 32, AUGMENTATION, 9, 0, count, 2, timeout=20, notify=told.append
     ) as iterator:
         found = [next(iterator) for _ in range(3)]
         assert _ended(number) == 2
         found += list(iterator)
     assert_same(found, expected)
     assert told and all("loader processes start anew at batch" in text for text in told)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_closing_waits_for_no_process_that_hangs(tiny, monkeypatch):
+    monkeypatch.setattr(loader, "_SECONDS_TO_CLOSE", 1)
+    sampler = UniformSampler(np.arange(len(tiny)), 5)
+    with make_train_iterator(tiny, sampler, 12, 32, AUGMENTATION, 9, 0, 40, 2) as iterator:
+        next(iterator)
+        assert _ended(signal.SIGSTOP) == 2
     assert not multiprocessing.active_children()
 
 
