@@ -94,6 +94,7 @@ class PublishedBuilder(FilesBuilder):
         for source in self.sources():
             usable = (entry for entry in source.entries if not entry.problem)
             names = {self.class_and_id(entry)[0] for entry in usable} - {""}
+            source.close()
             unknown = sorted(name for name in names if normalised_name(name) not in self._leaves)
             if unknown:
                 shown = ", ".join(f'"{name}"' for name in unknown[:20])
