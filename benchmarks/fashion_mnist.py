@@ -22,6 +22,7 @@ from _results import row, versions, write_results
 
 from plankton_jax.analysis.hierarchy import measure
 from plankton_jax.analysis.predictions import read_predictions
+from plankton_jax.analysis.text_tables import Table
 from plankton_jax.names import BRANCH_HEADS
 
 PAPERS = 60  # epochs
@@ -92,10 +93,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         published = f" ({line['published']:.2f})" if "published" in line else ""
         cell = f"{line['ours']:.2f} ± {line['spread']:.2f}{published}"
         by_network.setdefault(network, []).append(cell)
-    lines = [HEADINGS, ("---",) + ("---:",) * len(MEASURED)]
-    lines += [(network, *cells) for network, cells in by_network.items()]
-    note = "In %: mean ± standard deviation over the seeds (published single run)."
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
+    return Table(
+        "fashion_mnist",
+        "The branch networks on Fashion-MNIST",
+        "In %: mean ± standard deviation over the seeds (published single run).",
+        HEADINGS,
+        tuple((network, *cells) for network, cells in by_network.items()),
+    ).markdown()
 
 
 def main() -> None:

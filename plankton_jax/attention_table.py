@@ -16,12 +16,10 @@ from plankton_jax.config import Config
 from plankton_jax.errors import UserError
 from plankton_jax.experiment import Network
 from plankton_jax.files import replacing
-from plankton_jax.names import UNLABELLED
+from plankton_jax.names import ATTENTION_HEADS, UNLABELLED
 from plankton_jax.run_data import Data
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.train_step import normalise
-
-HEADS = ("bacnn", "sbacnn")
 
 
 def refuse_without(head: Any, split: str) -> None:
@@ -30,10 +28,10 @@ def refuse_without(head: Any, split: str) -> None:
     Raises:
       UserError: another head, or images without a label.
     """
-    if head not in HEADS:
+    if head not in ATTENTION_HEADS:
         raise UserError(
             f'--attention: the run has config.model.head="{display_name(head)}", which has none; '
-            f"allowed: runs of {' or '.join(HEADS)}."
+            f"allowed: runs of {' or '.join(ATTENTION_HEADS)}."
         )
     if split == UNLABELLED:
         raise UserError(

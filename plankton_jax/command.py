@@ -73,8 +73,8 @@ def _refusal_of_the_system(error: OSError) -> str:
         return f"no space left on the disk{where}. Make room and run the same command again."
     if error.errno in _REFUSALS and error.filename:
         return (
-            f"{error.filename}: {error.strerror}. Choose another path, or have it changed what may "
-            "be done there."
+            f"{error.filename}: {error.strerror}. Choose another path, or change what may be done "
+            "with this one."
         )
     return ""
 

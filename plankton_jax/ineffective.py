@@ -5,7 +5,7 @@ light; each setting is of its type already.
 import dataclasses
 
 from plankton_jax.config import Config
-from plankton_jax.names import BRANCH_HEADS
+from plankton_jax.names import ATTENTION_HEADS, BRANCH_HEADS
 
 UNSMOOTHED = ("hierarchical_cross_entropy", "tree_soft_labels")
 
@@ -76,7 +76,7 @@ def _unused_problems(config: Config) -> list[str]:
     head, loss = config.model.head, config.loss.name
     branched = head in BRANCH_HEADS
     widths = ("bcnn", "hbcnn", "concat")
-    coupled = head in ("bacnn", "sbacnn", "add", "concat")
+    coupled = head in (*ATTENTION_HEADS, "add", "concat")
     one_width = coupled and not (head == "concat" and config.head.branch_widths)
     levels, stepwise = loss == "level_cross_entropy", loss == "hierarchical_cross_entropy"
     level_settings = ("level_weights", "level_epochs", "level_schedule")
@@ -98,7 +98,7 @@ def _unused_problems(config: Config) -> list[str]:
         ("head", ("bilinear",), branched, "a head with branches"),
         ("head", ("bilinear_width",), config.head.bilinear, "head.bilinear=True"),
         ("head", ("width",), one_width, "bacnn, sbacnn, add, or concat without branch_widths"),
-        ("head", ("attention_width", "attention"), head in ("bacnn", "sbacnn"), "attention"),
+        ("head", ("attention_width", "attention"), head in ATTENTION_HEADS, "attention"),
         ("loss", level_settings, levels, "loss.name=level_cross_entropy"),
         ("loss", ("tree_alpha",), stepwise, "loss.name=hierarchical_cross_entropy"),
         ("loss", ("tree_beta",), loss == "tree_soft_labels", "loss.name=tree_soft_labels"),

@@ -10,6 +10,9 @@ UNLABELLED = "unlabelled"
 BRANCH_HEADS = ("add", "bacnn", "bcnn", "concat", "hbcnn", "sbacnn")
 """Heads with a branch for each level, which config.head describes."""
 
+ATTENTION_HEADS = ("bacnn", "sbacnn")
+"""Those of them whose branches hear each other by attention."""
+
 HEADS = tuple(sorted(("auxiliary", "coherent", "linear", *BRANCH_HEADS)))
 
 DECODERS = ("argmax", "routed", "oracle", "top_down", "leaf", "path", "risk")

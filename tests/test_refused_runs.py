@@ -13,6 +13,15 @@ from image_files import make_folder
 pytestmark = pytest.mark.slow
 
 
+def _of_images(source: object) -> tuple[str, ...]:
+    """Settings of a run on a folder of images."""
+    return (
+        "--config.data.dataset=image_folder",
+        "--config.data.num_examples=0",
+        f"--config.data.source={source}",
+    )
+
+
 def _copied(workspace: pathlib.Path, name: str) -> pathlib.Path:
     """A copy of the finished run without its last checkpoint's metrics lines touched."""
     shutil.copytree(workspace / "whole", workspace / name)
@@ -164,17 +173,13 @@ def test_checkpoints_are_listed_with_their_metrics(workspace):
 
 def test_a_source_that_is_gone_is_told_and_another_refused(tmp_path):
     images = make_folder(tmp_path / "images", {"a": 20, "b": 20})
-    options = (
-        "--config.data.dataset=image_folder",
-        "--config.data.num_examples=0",
-        f"--config.data.source={images}",
-    )
+    options = _of_images(images)
     run("train", *train_arguments(tmp_path, "mine", *options))
     shutil.rmtree(images)
     told = run("train", *train_arguments(tmp_path, "mine", *options)).stderr
     assert f"config.data.source: {images} is gone; going on" in told
-    mistyped = (*options[:2], "--config.data.source=imgaes")
-    told = run("train", *train_arguments(tmp_path, "mine", *mistyped), status=2).stderr
+    mistyped = train_arguments(tmp_path, "mine", *_of_images("imgaes"))
+    told = run("train", *mistyped, status=2).stderr
     assert 'config.data.source: found "imgaes", which is not there' in told and str(images) in told
     saved = json.loads((tmp_path / "mine" / "config.json").read_text())
     assert saved["data"]["source"] == str(images)
@@ -183,11 +188,7 @@ def test_a_source_that_is_gone_is_told_and_another_refused(tmp_path):
 def test_images_in_the_home_folder_are_looked_at_again(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     make_folder(tmp_path / "images", {"a": 20, "b": 20})
-    options = (
-        "--config.data.dataset=image_folder",
-        "--config.data.num_examples=0",
-        "--config.data.source=~/images",
-    )
+    options = _of_images("~/images")
     run("train", *train_arguments(tmp_path, "mine", *options))
     make_folder(tmp_path / "images", {"c": 3, "a": 20})
     told = run("train", *train_arguments(tmp_path, "mine", *options), status=2).stderr
@@ -219,11 +220,7 @@ def test_what_cannot_be_evaluated_is_told(workspace, arguments, words):
         ),
         (("--config.data.dataset=image_folder",), "config.data.num_examples"),
         (
-            (
-                "--config.data.dataset=image_folder",
-                "--config.data.num_examples=0",
-                "--config.data.source=nowhere/at/all",
-            ),
+            _of_images("nowhere/at/all"),
             "nowhere/at/all",
         ),
         (("--config.checkpoint.monitor=genus/macro_f1",), 'no level "genus"'),

@@ -71,12 +71,12 @@ class Provenance:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        value = {
-            "views": 1,
-            "decoder": "argmax",
-            "head": "",
-        } | value  # which older tables do not name
-        fields = {field.name: value[field.name] for field in dataclasses.fields(cls)}
+        # Older tables do not name what has a default.
+        fields = {
+            field.name: value[field.name]
+            for field in dataclasses.fields(cls)
+            if field.name in value or field.default is dataclasses.MISSING
+        }
         fields["taxonomy"] = Taxonomy.from_json(value["taxonomy"])
         fields["training_counts"] = np.asarray(value["training_counts"], np.int64)
         return cls(**fields)

@@ -65,7 +65,7 @@ def _note(text: str, found: Sequence[tuple[str, Hierarchy]]) -> str:
 def is_gated(predictions: Predictions) -> bool:
     """Whether the head has a gate; older tables tell it by their decoder."""
     provenance = predictions.provenance
-    return (provenance.head or {"routed": "sbacnn"}.get(provenance.decoder)) == "sbacnn"
+    return provenance.head == "sbacnn" if provenance.head else provenance.decoder == "routed"
 
 
 def of_the_report(predictions: Predictions) -> bool:
