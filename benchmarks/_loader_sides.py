@@ -37,8 +37,9 @@ def ours(
         augmentation = AugmentationConfig(manual=False, policy="randaugment")
 
     def batches(count: int) -> Iterator[Any]:
+        workers = cores if cores > 1 else 0
         with make_train_iterator(
-            dataset, sampler, batch_size, size, augmentation, 0, 0, count, threads=cores
+            dataset, sampler, batch_size, size, augmentation, 0, 0, count, workers, threads=1
         ) as iterator:
             for batch in iterator:
                 yield jax.block_until_ready(jax.device_put(batch))

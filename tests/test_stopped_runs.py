@@ -87,21 +87,26 @@ def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(workspace):
     assert final_digest(workspace / "terminal") == final_digest(workspace / "whole")
 
 
-def test_ctrl_c_leaves_no_process_and_no_shared_memory(workspace):
-    side = 93  # a batch has a size in bytes that no other test's has
+@pytest.mark.parametrize(("end", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGKILL)])
+def test_a_stopped_run_leaves_no_process_and_no_shared_memory(workspace, end, number):
+    """Ctrl-C goes to the loader processes too; of a kill they learn nothing."""
+    side = 93 + number  # a batch has a size in bytes that no other test's has
+    name = f"nothing_left{number.value}"
     process = start(
         train_arguments(
-            workspace, "nothing_left", "--config.data.worker_count=2",
-            f"--config.data.image_size={side}",
+            workspace, name, "--config.data.worker_count=2", f"--config.data.image_size={side}",
         ),
         new_session=True,
     )  # fmt: skip
-    while process.poll() is None and not shared_memory(16 * side**2):
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate()
-    assert process.returncode == 128 + signal.SIGINT, told
-    assert "leaked" not in told
+    metrics = workspace / name / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.01)  # until batches have come from the loader processes
+    assert shared_memory(16 * side**2)
+    end(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 128 + signal.SIGINT, told
+        assert "leaked" not in told
     deadline = time.monotonic() + 10
     while _has_members(process.pid) or shared_memory(16 * side**2):
         assert time.monotonic() < deadline, "a process or shared memory is left"

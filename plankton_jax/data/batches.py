@@ -3,19 +3,18 @@ data set's shards; otherwise a pure function, so any process makes any batch.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 from jaxtyping import Integer
-from numpy.typing import DTypeLike
 
 from plankton_jax.config import AugmentationConfig
 from plankton_jax.data.dataset import Dataset
 from plankton_jax.data.draws import Draws, draw_augmentations, no_draws
 from plankton_jax.data.geometry import Geometry, decode_grey, render, without_bottom
 from plankton_jax.data.measurements import measure
+from plankton_jax.data.slots import Layout, aligned_empty
 from plankton_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -25,7 +24,6 @@ Batch = dict[str, np.ndarray]
 UNREADABLE = "unreadable"
 """Key of a made batch, int64 `b`: the row that was drawn and could not be read, else -1."""
 
-_ALIGNMENT = 64  # bytes; XLA on a CPU takes an array that lies so as it is and copies any other
 _DECODED_TOGETHER = 64  # images; bounds what a thread holds of large ones
 
 AS_IT_IS = Geometry()
@@ -58,10 +56,20 @@ class BatchMaker:
     skip_unreadable: bool = False
 
     def __call__(self, number: int) -> Batch:
+        return self.fill(number, aligned_empty(self.layout))
+
+    @property
+    def layout(self) -> Layout:
+        """A batch's large arrays."""
+        shape = (len(self.positions(0)), self.image_size, self.image_size, 1)
+        return {"image": (shape, np.dtype(np.uint8))}
+
+    def fill(self, number: int, arrays: dict[str, np.ndarray]) -> Batch:
+        """A batch, of which the arrays of the layout are written in place."""
         cv2.setNumThreads(1)  # threads across batches scale, threads within an image do not
         positions = self.positions(number)
         rows, draws = self.sampler(positions), self._draws(positions)
-        images = aligned_empty((len(rows), self.image_size, self.image_size, 1), np.uint8)
+        images = arrays["image"]
         images[rows < 0] = 0
         unreadable = np.full(len(rows), -1, np.int64)
         drawn = np.flatnonzero(rows >= 0)
@@ -79,7 +87,7 @@ class BatchMaker:
             rows, places = self.replaced(rows, unreadable)
             images[missing] = images[places[missing]]
             images[rows < 0] = 0
-        return {"image": images} | self.beside_images(rows) | {UNREADABLE: unreadable}
+        return arrays | self.beside_images(rows) | {UNREADABLE: unreadable}
 
     def beside_images(self, rows: Integer[np.ndarray, " b"]) -> Batch:
         """What a batch of these rows holds beside its images."""
@@ -177,11 +185,3 @@ class InOrder:
         inside = positions < len(self.rows)
         drawn[inside] = self.rows[positions[inside]]
         return drawn
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """A new array, not set, which begins at a multiple of `_ALIGNMENT`."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)

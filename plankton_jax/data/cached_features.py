@@ -15,8 +15,9 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Integer
 
-from plankton_jax.data.batches import UNREADABLE, Batch, BatchMaker, aligned_empty
+from plankton_jax.data.batches import UNREADABLE, Batch, BatchMaker
 from plankton_jax.data.counter import random_bits, stream_key, to_unit
+from plankton_jax.data.slots import Layout, aligned_empty
 
 FEATURE = "feature:"
 """Before the name of a feature in a batch: `b ...`, of the type that the backbone gave."""
@@ -146,6 +147,16 @@ class FeatureBatchMaker:
     files: FeatureFiles
 
     def __call__(self, number: int) -> Batch:
+        return self.fill(number, aligned_empty(self.layout))
+
+    @property
+    def layout(self) -> Layout:
+        """A batch's large arrays."""
+        count = len(self.images.positions(0))
+        return {FEATURE + a.name: ((count, *a.shape), a.numpy_dtype) for a in self.files.arrays}
+
+    def fill(self, number: int, arrays: dict[str, np.ndarray]) -> Batch:
+        """A batch, of which the arrays of the layout are written in place."""
         positions = self.images.positions(number)
         rows = self.images.sampler(positions)
         records, drawn = np.zeros(len(rows), np.int64), rows >= 0
@@ -160,11 +171,9 @@ class FeatureBatchMaker:
         if (unreadable >= 0).any():
             rows, places = self.images.replaced(rows, unreadable)
             records = records[places]
-        batch = {}
         for name, values in features.items():
-            out = aligned_empty((len(rows), *values.shape[1:]), values.dtype)
-            batch[FEATURE + name] = np.take(values, records, axis=0, out=out, mode="clip")
-        return batch | self.images.beside_images(rows) | {UNREADABLE: unreadable}
+            np.take(values, records, axis=0, out=arrays[FEATURE + name], mode="clip")
+        return arrays | self.images.beside_images(rows) | {UNREADABLE: unreadable}
 
     @property
     def dataset(self) -> Any:

@@ -6,10 +6,12 @@ number of the next batch is all the state there is. So loader processes that end
 anew from there. Starts threads or processes and ends them when closed.
 """
 
-import gc
+import dataclasses
 import multiprocessing
+import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -25,10 +27,11 @@ from plankton_jax.data.batches import AS_IT_IS, UNREADABLE, Batch, BatchMaker, I
 from plankton_jax.data.cached_features import FeatureBatchMaker, FeatureFiles
 from plankton_jax.data.dataset import Dataset
 from plankton_jax.data.geometry import Geometry
+from plankton_jax.data.slots import Slots, aligned_empty
 from plankton_jax.errors import UserError
 
 _SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
-_SMALLEST_SHARED = 1 << 16  # bytes; smaller arrays come from a process quicker by its pipe
+_AHEAD = 2  # batches that a loader process keeps beside those that its threads make
 _SECONDS_TO_CLOSE = 10  # for loader processes to end by themselves
 _ATTEMPTS = 3  # at one batch, before processes that end or hang stop the run
 
@@ -58,6 +61,7 @@ class BatchIterator:
         self._told: set[int] = set()
         self._failures = 0
         self._others = set(multiprocessing.active_children())
+        self._slots: Slots | None = None
         self._start()
 
     def _start(self) -> None:
@@ -65,17 +69,23 @@ class BatchIterator:
         options = grain.ReadOptions(
             num_threads=self._threads, prefetch_buffer_size=2 * self._threads
         )
-        pipeline = grain.MapDataset.range(self.next_batch, self._stop).map(self._maker)
-        pipeline = pipeline.to_iter_dataset(options)
-        if self._workers:
-            _parse_flags_for_grain()
-            shared = grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED)
-            pipeline = grain.experimental.WithOptionsIterDataset(pipeline, shared).mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2),
-                worker_init_fn=_outlive_signals,
-            )
-        self._batches: Any = iter(pipeline)
-        self._take = _Watched(self._batches, self._timeout) if self._workers else self._next
+        numbers = grain.MapDataset.range(self.next_batch, self._stop)
+        if not self._workers:
+            self._batches: Any = iter(numbers.map(self._maker).to_iter_dataset(options))
+            self._take = self._next
+            return
+        _parse_flags_for_grain()
+        count = self._workers * (2 * self._threads + _AHEAD)
+        self._slots = Slots(self._maker.layout, count, self.next_batch)
+        pipeline = numbers.map(_IntoSlots(self._maker, self._slots)).to_iter_dataset(options)
+        # What is large lies in the slots; the rest comes quicker by a process's pipe.
+        by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        pipeline = grain.experimental.WithOptionsIterDataset(pipeline, by_pipe).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=_AHEAD),
+            worker_init_fn=_begin_loader_process,
+        )
+        self._batches = iter(pipeline)
+        self._take = _Watched(self._batches, self._timeout)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -97,8 +107,10 @@ class BatchIterator:
             self.close()
             raise
         self._failures = 0
+        if self._slots:
+            batch |= _copy(self._slots.arrays(self.next_batch))
+            self._slots.release(self.next_batch + 1)
         self.next_batch += 1
-        batch = {name: _own(values) for name, values in batch.items()}
         self._tell(batch.pop(UNREADABLE))
         return batch
 
@@ -157,9 +169,9 @@ class BatchIterator:
         if closing.is_alive():
             self._kill()
             closing.join()
-        # Grain's exceptions at the end of a stream refer to themselves and to a batch of every
-        # process, whose shared memory is not given back before they are found.
-        gc.collect()
+        if self._slots:
+            self._slots.close()
+            self._slots = None
 
     def __enter__(self) -> Self:
         return self
@@ -330,15 +342,39 @@ def _parse_flags_for_grain() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-def _outlive_signals(worker: int, count: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class _IntoSlots:
+    """Makes batches in a loader process: large arrays into their slots, the rest as a result."""
+
+    maker: BatchMaker | FeatureBatchMaker
+    slots: Slots
+
+    def __call__(self, number: int) -> Batch:
+        self.slots.wait(number)
+        arrays = self.slots.arrays(number)
+        batch = self.maker.fill(number, arrays)
+        return {name: values for name, values in batch.items() if name not in arrays}
+
+
+def _begin_loader_process(worker: int, count: int) -> None:
     """A terminal's Ctrl-C and a scheduler's SIGTERM go to every process of a job; the main one
-    saves and then ends the others."""
+    saves and then ends the others. When it is killed itself, they end too."""
     del worker, count
+    threading.Thread(target=_end_with_parent, daemon=True, name="loader-parent").start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not ignored for ever: it is also how Python ends what a program forgot to close.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
 
 
-def _own(values: np.ndarray) -> np.ndarray:
-    """The values outside of memory shared with a loader process, which must not outlive it."""
-    return np.array(values) if type(values) is not np.ndarray else values
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # Grain's loops wait for what never comes
+
+
+def _copy(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    copies = aligned_empty({name: (a.shape, a.dtype) for name, a in arrays.items()})
+    for name, values in arrays.items():
+        np.copyto(copies[name], values)
+    return copies
