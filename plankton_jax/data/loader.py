@@ -3,7 +3,7 @@
 A Grain element is a whole batch of this process, a function of the batch's number alone: the number
 of loader processes and threads cannot change the stream, nothing is lost at its end, and the
 number of the next batch is all the state there is. So loader processes that end or hang are started
-anew from there. Starts threads or processes and ends them when closed.
+anew from there. Starts threads, or processes with shared memory, and ends them when closed.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from plankton_jax.data.slots import Slots, aligned_empty
 from plankton_jax.errors import UserError
 
 _SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
-_AHEAD = 2  # batches that a loader process keeps beside those that its threads make
+_READY = 2  # batches of a loader process that may wait, beside those that its threads make
 _SECONDS_TO_CLOSE = 10  # for loader processes to end by themselves
 _ATTEMPTS = 3  # at one batch, before processes that end or hang stop the run
 
@@ -62,6 +62,7 @@ class BatchIterator:
         self._failures = 0
         self._others = set(multiprocessing.active_children())
         self._slots: Slots | None = None
+        self._closing: threading.Thread | None = None
         self._start()
 
     def _start(self) -> None:
@@ -75,13 +76,14 @@ class BatchIterator:
             self._take = self._next
             return
         _parse_flags_for_grain()
-        count = self._workers * (2 * self._threads + _AHEAD)
+        count = self._workers * (self._threads + _READY)
         self._slots = Slots(self._maker.layout, count, self.next_batch)
+        self._all_started = self.next_batch + self._workers  # each makes one of as many batches
         pipeline = numbers.map(_IntoSlots(self._maker, self._slots)).to_iter_dataset(options)
         # What is large lies in the slots; the rest comes quicker by a process's pipe.
         by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
         pipeline = grain.experimental.WithOptionsIterDataset(pipeline, by_pipe).mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=_AHEAD),
+            grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=_READY),
             worker_init_fn=_begin_loader_process,
         )
         self._batches = iter(pipeline)
@@ -103,13 +105,15 @@ class BatchIterator:
             while isinstance(batch, str):
                 self._start_again(batch)
                 batch = self._take()
+            if self._slots:
+                batch |= _copy(self._slots.arrays(self.next_batch))
+                self._slots.release(self.next_batch + 1)
+                if self.next_batch + 1 == self._all_started:
+                    self._slots.remove_name()
         except BaseException:  # nothing is left running
             self.close()
             raise
         self._failures = 0
-        if self._slots:
-            batch |= _copy(self._slots.arrays(self.next_batch))
-            self._slots.release(self.next_batch + 1)
         self.next_batch += 1
         self._tell(batch.pop(UNREADABLE))
         return batch
@@ -157,21 +161,26 @@ class BatchIterator:
 
     def close(self) -> None:
         """Ends the threads or processes; may be called again."""
-        watched, self._take = self._take, self._next
-        if not isinstance(watched, _Watched):
+        take, self._take = self._take, self._next
+        if isinstance(take, _Watched):
+            take.stop()
+        if not self._slots:
             self._batches.close()
             return
-        watched.stop()
-        # Grain waits for its processes, also for one that hangs.
-        closing = threading.Thread(target=self._batches.close, daemon=True, name="loader-close")
-        closing.start()
-        closing.join(_SECONDS_TO_CLOSE)
-        if closing.is_alive():
+        self._slots.release(self._stop)  # a thread that waits for a slot would keep its process
+        if not self._closing:  # a signal may have interrupted an earlier call
+            # Grain waits for its processes, also for one that hangs.
+            self._closing = threading.Thread(
+                target=self._batches.close, daemon=True, name="loader-close"
+            )
+            self._closing.start()
+        self._closing.join(_SECONDS_TO_CLOSE)
+        if self._closing.is_alive():
             self._kill()
-            closing.join()
-        if self._slots:
-            self._slots.close()
-            self._slots = None
+            self._closing.join()
+        self._closing = None
+        self._slots.close()
+        self._slots = None
 
     def __enter__(self) -> Self:
         return self

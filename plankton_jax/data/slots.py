@@ -1,12 +1,14 @@
 """Memory that loader processes fill with batches and the main process copies them out of.
 
-It is taken once and used again and again: the first writing of new shared memory costs a process
-about 7 ms for a batch of 6 MB (a page fault for every 4 KB), a third of what making the batch does.
-NumPy and shared memory; takes and gives back one segment of it.
+It is allocated once and used again and again: the first writing of new shared memory costs a
+process about 7 ms for a batch of 6 MB (a page fault for every 4 KB), a third of what making the
+batch does.
+NumPy and shared memory; allocates and frees one segment of it.
 """
 
 import functools
 import math
+import os
 import pathlib
 import shutil
 import time
@@ -30,33 +32,37 @@ _MOUNT = pathlib.Path("/dev/shm")  # where Linux keeps shared memory; containers
 class Slots:
     """Slots for the large arrays of batches; batch n lies in slot n % count.
 
-    A batch may be written once the main process has taken the one that was in its slot before. Made
-    in the main process, which closes it; pickled, it opens the same memory in another one.
+    A batch may be written once the main process has copied the one that was in its slot before.
+    Made in the main process, which closes it; pickled, it opens the same memory in another one.
     """
 
     def __init__(self, layout: Layout, count: int, first: int):
-        """Takes the memory.
+        """Allocates the memory.
 
         Args:
           layout: what a slot holds.
           count: of slots.
-          first: number of the batch that is taken first.
+          first: number of the batch that is copied first.
 
         Raises:
           UserError: there is not so much shared memory.
         """
         size = _ALIGNMENT + count * _slot_bytes(layout)
-        _check_space(size)
         self._segment = shared_memory.SharedMemory(create=True, size=size)
-        self._layout, self._count = layout, count
-        self.release(first)
+        self._layout, self._count, self._has_name = layout, count, True
+        try:
+            _allocate(self._segment.name, size)
+            self.release(first)
+        except BaseException:
+            self.close()
+            raise
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _opened, (self._segment.name, self._layout, self._count)
 
     @property
     def _next(self) -> np.ndarray:
-        """The number of the batch that is taken next; all before it were."""
+        """The number of the batch that is copied next; all before it were."""
         return np.ndarray((1,), np.int64, self._segment.buf)
 
     def arrays(self, number: int) -> dict[str, np.ndarray]:
@@ -74,13 +80,20 @@ class Slots:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def release(self, following: int) -> None:
-        """Tells the other processes which batch is taken next."""
+        """Tells the other processes which batch is copied next."""
         self._next[0] = following
 
+    def remove_name(self) -> None:
+        """No other process opens the memory from now on, and it is freed when the last process that
+        has it open ends, however that ends. May be called again."""
+        if self._has_name:
+            self._has_name = False
+            self._segment.unlink()
+
     def close(self) -> None:
-        """Gives the memory back; nothing is done with the slots afterwards."""
+        """Frees the memory; an array of a slot must not be looked at afterwards."""
+        self.remove_name()
         self._segment.close()
-        self._segment.unlink()
 
 
 def _opened(name: str, layout: Layout, count: int) -> Slots:
@@ -107,16 +120,20 @@ def _padded(shape: tuple[int, ...], dtype: DTypeLike) -> int:
     return size + -size % _ALIGNMENT
 
 
-def _check_space(size: int) -> None:
-    """Writing more than there is would end a process without a word."""
-    free = shutil.disk_usage(_MOUNT).free if _MOUNT.is_dir() else size
-    if free < size:
+def _allocate(name: str, size: int) -> None:
+    """Writing more than there is would end a process without a word, so it is reserved."""
+    if not _MOUNT.is_dir():
+        return
+    try:
+        with (_MOUNT / name).open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
         raise UserError(
             f"config.data.worker_count: loader processes need {size / 2**20:.0f} MiB of shared "
-            f"memory for their batches, {_MOUNT} has {free / 2**20:.0f} MiB free. Make it larger "
-            "(docker run --shm-size=2g), take fewer processes, or load with "
-            "config.data.worker_count=0 and more config.data.threads."
-        )
+            f"memory for their batches, {_MOUNT} has {shutil.disk_usage(_MOUNT).free / 2**20:.0f} "
+            "MiB free. Make it larger (docker run --shm-size=2g), take fewer processes or a "
+            "smaller batch, or load with config.data.worker_count=0 and more config.data.threads."
+        ) from error
 
 
 def aligned_empty(layout: Layout) -> dict[str, np.ndarray]:

@@ -202,6 +202,21 @@ def test_closing_early_leaves_nothing_behind(tiny, worker_count):
         assert threading.active_count() <= before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("worker_count", "threads"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_closing_takes_no_time_when_all_slots_are_full(tiny, worker_count, threads):
+    sampler = UniformSampler(np.arange(103), 0)
+    iterator = make_train_iterator(
+        tiny, sampler, 4, 16, None, 0, 0, 10**9, worker_count, threads
+    )  # fmt: skip
+    next(iterator)
+    time.sleep(2)  # its processes wait for slots
+    began = time.monotonic()
+    iterator.close()
+    assert time.monotonic() - began < 5
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize("taken", [3, 7])
 def test_no_shared_memory_is_left_at_the_end_or_when_closed_early(tiny, taken):
     side, batch_size = 61, 37  # a batch has a size in bytes that no other test's has

@@ -1,9 +1,10 @@
 """Memory that batches lie in on their way from loader processes."""
 
+import errno
+import os
 import pickle
-import shutil
 import threading
-import types
+from multiprocessing import shared_memory
 
 import ml_dtypes
 import numpy as np
@@ -57,12 +58,24 @@ def test_a_slot_is_written_once_it_was_taken(two):
     np.testing.assert_array_equal(two.arrays(12)["image"], 12)
 
 
-def test_too_little_shared_memory_is_told_before_it_is_taken(monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=2**20))
+def test_without_its_name_it_serves_those_who_have_it(two):
+    other = pickle.loads(pickle.dumps(two))
+    two.remove_name(), two.remove_name()
+    with pytest.raises(FileNotFoundError):
+        shared_memory.SharedMemory(two._segment.name)
+    fill(other, 10)
+    np.testing.assert_array_equal(two.arrays(10)["image"], 10)
+
+
+def test_too_little_shared_memory_is_told_and_nothing_kept(monkeypatch):
+    def allocate(descriptor, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    segments = set(slots._MOUNT.glob("psm_*"))
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
     large = {"image": ((64, 224, 224, 1), np.dtype(np.uint8))}
-    with pytest.raises(
-        UserError, match="worker_count: loader processes need 12 MiB of shared.* 1 "
-    ):
+    with pytest.raises(UserError, match="worker_count: loader processes need 12 MiB of shared"):
         Slots(large, 4, 0)
-    monkeypatch.setattr(slots, "_MOUNT", slots._MOUNT / "not_there")
+    assert set(slots._MOUNT.glob("psm_*")) <= segments
+    monkeypatch.setattr(slots, "_MOUNT", slots._MOUNT / "not_there")  # systems without it
     Slots(large, 4, 0).close()
