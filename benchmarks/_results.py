@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,13 @@ def cpu_device() -> str:
     return f"cpu-{len(os.sched_getaffinity(0))}-core"
 
 
+def device_name(platform: str, kind: str) -> str:
+    """A device that JAX describes so, as results name it."""
+    return (
+        cpu_device() if platform == "cpu" else re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+    )
+
+
 def processor() -> str:
     """The processor's model name."""
     try:
@@ -57,6 +65,27 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def with_former_rows(
+    benchmark: str,
+    rows: Sequence[dict[str, Any]],
+    device: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of this run, then those of the result that is there which it has not measured, each
+    with its origin; none of them when that was measured with other `settings`."""
+    path = RESULTS / f"{benchmark}.{device or cpu_device()}.json"
+    if not path.is_file():
+        return [*rows]
+    before, new = json.loads(path.read_text()), {line["name"] for line in rows}
+    if any(before.get(name) != value for name, value in (settings or {}).items()):
+        return [*rows]
+    origin = {key: before[key] for key in ("date", "command", "processor")}
+    former = [line for line in before["rows"] if line["name"] not in new]
+    if former:
+        print(f"{len(former)} rows of former runs stay in the result")
+    return [*rows, *({"measured": origin} | line for line in former)]
 
 
 def write_results(

@@ -8,7 +8,7 @@ counts. On a CPU in float32 with the small networks, on an accelerator in bfloat
 report.
 Also told: seconds of compiling, peak memory, and on an accelerator the share of its measured matrix
 product rate that the network's own multiply-adds take. Writes `results/backbones.<device>.json`,
-with some `--names` alone `results/backbones_part.<device>.json`.
+in which the networks that are not measured stay as they were.
 
 On two cores half an hour (with compilation of the peer), on one H100 about ten minutes.
 """
@@ -17,13 +17,12 @@ import argparse
 import contextlib
 import json
 import math
-import re
 import statistics
 import subprocess
 import sys
 from typing import Any
 
-from _results import row, write_results
+from _results import device_name, row, with_former_rows, write_results
 from _side import Side
 
 # Name: side of the input in pixels.
@@ -151,9 +150,10 @@ def main() -> None:
             result, versions = compare(name, mode, size, device["rate"], options)
             rows.append(result)
             used |= versions
-    notes = {
-        "batch_size": options.batch_size,
-        "precision": options.precision,
+    short = device_name(device["platform"], device["kind"])
+    settings = {"batch_size": options.batch_size, "precision": options.precision}
+    rows = with_former_rows("backbones", rows, short, settings)
+    notes = settings | {
         "repeats": options.repeats,
         "matmul_multiply_adds_per_second": device["rate"] or None,
         "geometric_mean_ratio": {
@@ -164,9 +164,7 @@ def main() -> None:
             for mode in MODES
         },
     }
-    short = None if on_cpu else re.sub(r"[^a-z0-9]+", "-", device["kind"].lower()).strip("-")
-    benchmark = "backbones" if {*(options.names or networks)} >= {*networks} else "backbones_part"
-    write_results(benchmark, rows, used, device=short, notes=notes)
+    write_results("backbones", rows, used, device=short, notes=notes)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import zipfile
 
 import cv2
 import numpy as np
-from _results import RESULTS, cpu_device, row, versions, write_results
+from _results import row, versions, with_former_rows, write_results
 
 import data_builders
 
@@ -129,16 +129,6 @@ def build_generated(
     return [row(f"{what}, one core", "images/s", rate, LEAST_RATE, "limit"), memory]
 
 
-def kept_rows(rows: list[dict]) -> list[dict]:
-    """Those of the result that is there which this run has not measured, each with its origin."""
-    path = RESULTS / f"building.{cpu_device()}.json"
-    if not path.is_file():
-        return []
-    before, new = json.loads(path.read_text()), {line["name"] for line in rows}
-    origin = {key: before[key] for key in ("date", "command", "processor")}
-    return [{"measured": origin} | line for line in before["rows"] if line["name"] not in new]
-
-
 def _rate(folder: pathlib.Path, name: str, **options) -> float:
     """Images a second of one building."""
     began = time.perf_counter()
@@ -173,12 +163,8 @@ def main() -> None:
         if options.whoi:
             write_whoi(folder / "whoi", options.whoi)
             rows += build_generated("whoi", folder / "whoi", options.whoi, "nine zips")
-    kept = kept_rows(rows)
-    if kept:
-        print(f"{len(kept)} rows of former runs stay in the result")
-    write_results(
-        "building", [*rows, *kept], versions(["tensorflow-datasets", "opencv-python-headless"])
-    )
+    used = versions(["tensorflow-datasets", "opencv-python-headless"])
+    write_results("building", with_former_rows("building", rows), used)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from typing import Any
 
-from _results import row, versions, write_results
+from _results import device_name, row, versions, write_results
 
 from plankton_jax.analysis.hierarchy import measure
 from plankton_jax.analysis.predictions import read_predictions
@@ -130,7 +130,7 @@ def main() -> None:
     import jax
 
     device = jax.devices()[0]
-    name = None if device.platform == "cpu" else device.device_kind.lower().replace(" ", "-")
+    name = device_name(device.platform, device.device_kind)
     notes = {
         "epochs": options.epochs or f"{PAPERS}, best {EPOCHS['best']}",
         "channels": f"those of the paper's base over {options.channels_divided_by}",

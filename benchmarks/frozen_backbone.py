@@ -17,7 +17,7 @@ import types
 from typing import Any
 
 import jax
-from _results import cpu_device, row, versions, write_results
+from _results import device_name, row, versions, write_results
 from _training import make_batch
 
 from plankton_jax import experiment, feature_cache, train
@@ -106,10 +106,10 @@ def main() -> None:
             )  # fmt: skip
             rows.append(line | ({"sides": sides} if what == "memory" else {}))
     device = jax.devices()[0]
-    name = cpu_device() if device.platform == "cpu" else device.device_kind
+    name = device_name(device.platform, device.device_kind)
     notes = {"network": NAME, "head": "bacnn", "batch_size": BATCH, "image_size": SIZE}
     used = versions(("jax", "jaxlib", "flax"))
-    write_results("frozen_backbone", rows, used, device=name.lower().replace(" ", "-"), notes=notes)
+    write_results("frozen_backbone", rows, used, device=name, notes=notes)
 
 
 if __name__ == "__main__":

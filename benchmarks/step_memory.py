@@ -5,8 +5,8 @@
 What XLA sets aside for the compiled step: parameters, optimiser state and batch, which come in,
 and what lies between forward and backward pass and is free again at the end. The step is compiled
 and not run, so it may need more memory than the machine has. Each is compiled in a process of its
-own. Writes `results/step_memory.<device>.json`, with some `--names` alone
-`results/step_memory_part.<device>.json`; "ours" rematerialises, the peer does not.
+own. Writes `results/step_memory.<device>.json`, in which the networks that are not measured stay as
+they were; "ours" rematerialises, the peer does not.
 
 On two cores about ten minutes.
 """
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from _results import cpu_device, row, versions, write_results
+from _results import device_name, row, versions, with_former_rows, write_results
 
 NAMES = (
     "swin_s3_base_224",
@@ -57,7 +57,7 @@ def measure(name: str, batch: int, precision: str, rematerialise: bool) -> None:
         "held_mib": memory.argument_size_in_bytes / 2**20,
         "temporary_mib": memory.temp_size_in_bytes / 2**20,
         "compile_s": round(seconds, 1),
-        "device": cpu_device() if device.platform == "cpu" else device.device_kind,
+        "device": device_name(device.platform, device.device_kind),
     }))  # fmt: skip
 
 
@@ -91,10 +91,9 @@ def main() -> None:
         print(f"{name}: {total['plain']:.0f} MiB, rematerialised {total['rematerialised']:.0f}",
               flush=True)  # fmt: skip
     notes = {"batch_size": options.batch_size, "image_size": SIZE, "precision": options.precision}
-    short = device.lower().replace(" ", "-")
     used = versions(("jax", "jaxlib", "flax"))
-    benchmark = "step_memory" if set(options.names) >= set(NAMES) else "step_memory_part"
-    write_results(benchmark, rows, used, device=short, notes=notes)
+    rows = with_former_rows("step_memory", rows, device, notes)
+    write_results("step_memory", rows, used, device=device, notes=notes)
 
 
 if __name__ == "__main__":
