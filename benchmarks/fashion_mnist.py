@@ -85,18 +85,20 @@ def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float,
     return tuple(100 * x for x in (*micro, found.coherence_accuracy(), found.consistency()))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], notes: dict[str, Any]) -> str:
     """The rows as Markdown, a line for each network: mean, spread, and the published number."""
     by_network: dict[str, list[str]] = {}
     for line in rows:
         network, _, _ = line["name"].partition(",")
         published = f" ({line['published']:.2f})" if "published" in line else ""
-        cell = f"{line['ours']:.2f} ± {line['spread']:.2f}{published}"
+        spread = f" ± {line['spread']:.2f}" if line["seeds"] > 1 else ""
+        cell = f"{line['ours']:.2f}{spread}{published}"
         by_network.setdefault(network, []).append(cell)
     return Table(
         "fashion_mnist",
         "The branch networks on Fashion-MNIST",
-        "In %: mean ± standard deviation over the seeds (published single run).",
+        f"In %: mean ± standard deviation over {rows[0]['seeds']} seed(s) (published single run). "
+        f"Channels: {notes['channels']}; epochs: {notes['epochs']}.",
         HEADINGS,
         tuple((network, *cells) for network, cells in by_network.items()),
     ).markdown()
@@ -137,7 +139,7 @@ def main() -> None:
     }
     packages = versions(("jax", "flax", "optax"))
     path = write_results("fashion_mnist", rows, packages, device=name, notes=notes)
-    made = table(rows)
+    made = table(rows, notes)
     path.with_suffix(".md").write_text(made, encoding="utf-8")
     print(made, path.with_suffix(".md"), sep="\n")
 
