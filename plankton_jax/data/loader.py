@@ -6,11 +6,7 @@ number of the next batch is all the state there is. So loader processes that end
 anew from there. Starts threads, or processes with shared memory, and ends them when closed.
 """
 
-import dataclasses
 import multiprocessing
-import os
-import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +15,6 @@ from typing import Any, Self
 
 import grain
 import numpy as np
-from absl import flags
 from jaxtyping import Integer
 
 from plankton_jax.config import AugmentationConfig
@@ -27,10 +22,15 @@ from plankton_jax.data.batches import AS_IT_IS, UNREADABLE, Batch, BatchMaker, I
 from plankton_jax.data.cached_features import FeatureBatchMaker, FeatureFiles
 from plankton_jax.data.dataset import Dataset
 from plankton_jax.data.geometry import Geometry
-from plankton_jax.data.slots import Slots, aligned_empty
+from plankton_jax.data.loader_processes import (
+    IntoSlots,
+    Watched,
+    begin_loader_process,
+    parse_flags_for_grain,
+)
+from plankton_jax.data.slots import Slots
 from plankton_jax.errors import UserError
 
-_SECONDS_AFTER_SIGTERM = 30  # for the main process to take its last batches and save
 _READY = 2  # batches of a loader process that may wait, beside those that its threads make
 _SECONDS_TO_CLOSE = 10  # for loader processes to end by themselves
 _ATTEMPTS = 3  # at one batch, before processes that end or hang stop the run
@@ -75,19 +75,19 @@ class BatchIterator:
             self._batches: Any = iter(numbers.map(self._maker).to_iter_dataset(options))
             self._take = self._next
             return
-        _parse_flags_for_grain()
+        parse_flags_for_grain()
         count = self._workers * (self._threads + _READY)
         self._slots = Slots(self._maker.layout, count, self.next_batch)
         self._all_started = self.next_batch + self._workers  # each makes one of as many batches
-        pipeline = numbers.map(_IntoSlots(self._maker, self._slots)).to_iter_dataset(options)
+        pipeline = numbers.map(IntoSlots(self._maker, self._slots)).to_iter_dataset(options)
         # What is large lies in the slots; the rest comes quicker by a process's pipe.
         by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
         pipeline = grain.experimental.WithOptionsIterDataset(pipeline, by_pipe).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=_READY),
-            worker_init_fn=_begin_loader_process,
+            worker_init_fn=begin_loader_process,
         )
         self._batches = iter(pipeline)
-        self._take = _Watched(self._batches, self._timeout)
+        self._take = Watched(self._batches, self._timeout)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -106,7 +106,7 @@ class BatchIterator:
                 self._start_again(batch)
                 batch = self._take()
             if self._slots:
-                batch |= _copy(self._slots.arrays(self.next_batch))
+                batch |= self._slots.copy(self.next_batch)
                 self._slots.release(self.next_batch + 1)
                 if self.next_batch + 1 == self._all_started:
                     self._slots.remove_name()
@@ -162,7 +162,7 @@ class BatchIterator:
     def close(self) -> None:
         """Ends the threads or processes; may be called again."""
         take, self._take = self._take, self._next
-        if isinstance(take, _Watched):
+        if isinstance(take, Watched):
             take.stop()
         if not self._slots:
             self._batches.close()
@@ -192,44 +192,6 @@ class BatchIterator:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Watched:
-    """Takes batches of loader processes in a thread, so that the caller never waits for ever.
-
-    A call gives a batch, or a sentence on how the processes failed, and raises what they raised.
-    The thread cannot be ended while it waits for a process that hangs; it is then left behind.
-    """
-
-    def __init__(self, batches: Iterator[Batch], timeout: float):
-        self._batches, self._timeout = batches, timeout
-        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._run, daemon=True, name="loader-watch").start()
-
-    def __call__(self) -> Batch | str:
-        self._asked.put(True)
-        try:
-            answer = self._answers.get(timeout=self._timeout)
-        except queue.Empty:
-            return f"no batch came from a loader process in {self._timeout:g} s"
-        if isinstance(answer, RuntimeError) and "exit code" in str(answer):  # Grain's own
-            return "a loader process ended without being asked to"
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def _run(self) -> None:
-        while self._asked.get():
-            try:
-                self._answers.put(next(self._batches))
-            except BaseException as error:  # raised where the batch is asked for
-                self._answers.put(error)
-                return
-
-    def stop(self) -> None:
-        """Ends the thread once it waits for nothing."""
-        self._asked.put(False)
 
 
 def make_train_iterator(
@@ -343,47 +305,3 @@ def _check_batch_size(batch_size: int, process_count: int) -> None:
             f"config.train.batch_size: found {batch_size}; allowed: a multiple of the "
             f"{process_count} processes of this run."
         )
-
-
-def _parse_flags_for_grain() -> None:
-    """Grain reads absl's flags when it starts processes; not every program has parsed any."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-
-
-@dataclasses.dataclass(frozen=True)
-class _IntoSlots:
-    """Makes batches in a loader process: large arrays into their slots, the rest as a result."""
-
-    maker: BatchMaker | FeatureBatchMaker
-    slots: Slots
-
-    def __call__(self, number: int) -> Batch:
-        self.slots.wait(number)
-        arrays = self.slots.arrays(number)
-        batch = self.maker.fill(number, arrays)
-        return {name: values for name, values in batch.items() if name not in arrays}
-
-
-def _begin_loader_process(worker: int, count: int) -> None:
-    """A terminal's Ctrl-C and a scheduler's SIGTERM go to every process of a job; the main one
-    saves and then ends the others. When it is killed itself, they end too."""
-    del worker, count
-    threading.Thread(target=_end_with_parent, daemon=True, name="loader-parent").start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not ignored for ever: it is also how Python ends what a program forgot to close.
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # Grain's loops wait for what never comes
-
-
-def _copy(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    copies = aligned_empty({name: (a.shape, a.dtype) for name, a in arrays.items()})
-    for name, values in arrays.items():
-        np.copyto(copies[name], values)
-    return copies

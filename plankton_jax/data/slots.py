@@ -17,7 +17,6 @@ from multiprocessing import shared_memory
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from plankton_jax.errors import UserError
 
@@ -68,11 +67,16 @@ class Slots:
     def arrays(self, number: int) -> dict[str, np.ndarray]:
         """The arrays of a batch's slot, to be written or read in place."""
         start = _ALIGNMENT + number % self._count * _slot_bytes(self._layout)
-        arrays = {}
-        for name, (shape, dtype) in self._layout.items():
-            arrays[name] = np.ndarray(shape, dtype, self._segment.buf, start)
-            start += _padded(shape, dtype)
-        return arrays
+        memory = self._segment.buf
+        assert memory is not None  # it is not closed
+        return _laid_out(self._layout, memory, start)
+
+    def copy(self, number: int) -> dict[str, np.ndarray]:
+        """The arrays of a batch, in memory of their own."""
+        copies = aligned_empty(self._layout)
+        for name, values in self.arrays(number).items():
+            np.copyto(copies[name], values)
+        return copies
 
     def wait(self, number: int) -> None:
         """Returns when a batch may be written."""
@@ -114,10 +118,19 @@ def _slot_bytes(layout: Layout) -> int:
     return sum(_padded(shape, dtype) for shape, dtype in layout.values())
 
 
-def _padded(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Bytes of an array with what is left free behind it."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * dtype.itemsize
     return size + -size % _ALIGNMENT
+
+
+def _laid_out(layout: Layout, memory: memoryview | np.ndarray, start: int) -> dict[str, np.ndarray]:
+    """The arrays one behind the other in memory, from a byte on."""
+    arrays = {}
+    for name, (shape, dtype) in layout.items():
+        arrays[name] = np.ndarray(shape, dtype, memory, start)
+        start += _padded(shape, dtype)
+    return arrays
 
 
 def _allocate(name: str, size: int) -> None:
@@ -138,11 +151,5 @@ def _allocate(name: str, size: int) -> None:
 
 def aligned_empty(layout: Layout) -> dict[str, np.ndarray]:
     """New arrays, not set, each of which begins at a multiple of `_ALIGNMENT`."""
-    return {name: _aligned(shape, dtype) for name, (shape, dtype) in layout.items()}
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    memory = np.empty(_slot_bytes(layout) + _ALIGNMENT, np.uint8)
+    return _laid_out(layout, memory, -memory.ctypes.data % _ALIGNMENT)
