@@ -154,11 +154,14 @@ def bilinear_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c*c"]:
 
 
 class DenseLayers(nnx.Module):
-    """Two dense layers of one width, each with ReLU, batch norm and dropout."""
+    """Two dense layers of one width, each with ReLU, batch norm and dropout; `joined` as of
+    `DenseLayer`, for the second."""
 
-    def __init__(self, features: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self, features: int, width: int, *, joined: int = 0, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         self.first = DenseLayer(features, width, dtype=dtype, rngs=rngs)
-        self.second = DenseLayer(width, width, dtype=dtype, rngs=rngs)
+        self.second = DenseLayer(width, width, joined=joined, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b c"], *, train: bool, key: jax.Array | None

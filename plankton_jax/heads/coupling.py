@@ -1,6 +1,6 @@
-"""How the branches of a hierarchical network hear of one another: attention, sum, concatenation.
+"""How the branches of a hierarchical network hear of one another: attention.
 
-Attention is BA-CNN's (Pizarro, Nanculef and Valle 2023). Pure modules of arrays.
+It is BA-CNN's (Pizarro, Nanculef and Valle 2023). Pure modules of arrays.
 """
 
 import math

@@ -188,16 +188,8 @@ class BaCnnHead(BranchHead):
         self, config: HeadConfig, count: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> tuple[int, ...]:
         self.dense = nnx.List()
-        for read, width in zip(self.vectors.dims, self.widths(config, count), strict=True):
-            self.dense.append(DenseLayers(read, width, dtype=dtype, rngs=rngs))
-        return self.make_coupling(config, count, rngs=rngs)
-
-    def widths(self, config: HeadConfig, count: int) -> tuple[int, ...]:
-        """Of the dense layers of each branch."""
-        return (config.width,) * count
-
-    def make_coupling(self, config: HeadConfig, count: int, *, rngs: nnx.Rngs) -> tuple[int, ...]:
-        """Makes the coupling; the lengths of what the logits read."""
+        for read in self.vectors.dims:
+            self.dense.append(DenseLayers(read, config.width, dtype=dtype, rngs=rngs))
         self.attention = BranchAttention(
             count,
             config.width,
@@ -207,17 +199,13 @@ class BaCnnHead(BranchHead):
         )
         return (2 * config.width,) * count
 
-    def couple(self, branches: list[Float[Array, "b d"]]) -> list[Float[Array, "b d2"]]:
-        """What the logits of each level read."""
-        stacked = jnp.stack(branches, axis=1)
-        heard, _ = self.attention(stacked)
-        both = jnp.concatenate((stacked.astype(jnp.float32), heard), axis=-1)
-        return [both[:, number] for number in range(both.shape[1])]
-
     def branches(
         self, vectors: list[Array], *, train: bool, key: jax.Array | None
     ) -> list[Float[Array, "b d"]]:
-        return self.couple(self._dense(vectors, train=train, key=key))
+        stacked = jnp.stack(self._dense(vectors, train=train, key=key), axis=1)
+        heard, _ = self.attention(stacked)
+        both = jnp.concatenate((stacked.astype(jnp.float32), heard), axis=-1)
+        return [both[:, number] for number in range(both.shape[1])]
 
     def attention_weights(self, features: Features) -> Float[Array, "b n n"]:
         """The weights (listening level, level listened to) of each image, in inference."""
@@ -233,32 +221,61 @@ class BaCnnHead(BranchHead):
         ]
 
 
-class AddHead(BaCnnHead):
-    """BA-CNN with the sum of all branches in the place of attention."""
+class AddHead(BranchHead):
+    """Add-net (Inoue et al. 2020), as BA-CNN's authors compare with it: what the second dense layer
+    of a branch gives is added to the sum of those before it, then normalised and dropped out."""
 
     name = "add"
 
-    def make_coupling(self, config: HeadConfig, count: int, *, rngs: nnx.Rngs) -> tuple[int, ...]:
-        del rngs
-        return (2 * config.width,) * count
+    def make_branches(
+        self, config: HeadConfig, count: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> tuple[int, ...]:
+        widths = self.widths(config, count)
+        read = tuple(self.join_width(widths[: number + 1]) for number in range(count))
+        self.dense = nnx.List()
+        for dim, width, joined in zip(self.vectors.dims, widths, read, strict=True):
+            more = joined - width
+            self.dense.append(DenseLayers(dim, width, joined=more, dtype=dtype, rngs=rngs))
+        return read
 
-    def couple(self, branches: list[Float[Array, "b d"]]) -> list[Float[Array, "b d2"]]:
-        total = jnp.sum(jnp.stack(branches, axis=1), axis=1)
-        return [jnp.concatenate((x, total), axis=-1) for x in branches]
+    def widths(self, config: HeadConfig, count: int) -> tuple[int, ...]:
+        """Of the dense layers of each branch."""
+        return (config.width,) * count
+
+    def join_width(self, widths: tuple[int, ...]) -> int:
+        """The length of what branches of these widths give together."""
+        return widths[-1]
+
+    def join(self, before: Float[Array, "b d"], own: Float[Array, "b d"]) -> Float[Array, "b d2"]:
+        """What a branch gives together with those before it."""
+        return own + before
+
+    def branches(
+        self, vectors: list[Array], *, train: bool, key: jax.Array | None
+    ) -> list[Float[Array, "b d"]]:
+        read: list[Array] = []
+        joined = None
+        for number, (layers, x) in enumerate(zip(self.dense, vectors, strict=True)):
+            own_key = fold_in_name(key, f"dense{number}")
+            x = layers.first(x, train=train, key=fold_in_name(own_key, "first"))
+            x = layers.second.active(x)
+            joined = x if joined is None else self.join(joined, x)
+            second_key = fold_in_name(own_key, "second")
+            read.append(layers.second.normalise(joined, train=train, key=second_key))
+        return read
 
 
-class ConcatHead(BaCnnHead):
-    """BA-CNN with all branches, which may be of different widths, side by side in the place of
-    attention."""
+class ConcatHead(AddHead):
+    """Concat-net (Inoue et al. 2020), as BA-CNN's authors compare with it: as Add-net, side by side
+    in the place of the sum; branches may be of different widths."""
 
     name = "concat"
 
     def widths(self, config: HeadConfig, count: int) -> tuple[int, ...]:
         return checked_widths(config, count) or super().widths(config, count)
 
-    def make_coupling(self, config: HeadConfig, count: int, *, rngs: nnx.Rngs) -> tuple[int, ...]:
-        del rngs
-        return (sum(self.widths(config, count)),) * count
+    def join_width(self, widths: tuple[int, ...]) -> int:
+        return sum(widths)
 
-    def couple(self, branches: list[Float[Array, "b d"]]) -> list[Float[Array, "b d2"]]:
-        return [jnp.concatenate(branches, axis=-1)] * len(branches)
+    def join(self, before: Float[Array, "b d"], own: Float[Array, "b d"]) -> Float[Array, "b d2"]:
+        return jnp.concatenate((own, before), axis=-1)

@@ -55,20 +55,38 @@ class ConvLayer(nnx.Module):
 
 
 class DenseLayer(nnx.Module):
-    """A dense layer, ReLU, batch norm, dropout."""
+    """A dense layer, ReLU, batch norm, dropout; `joined` more numbers may come in between, behind
+    the ReLU, and are normalised with the layer's own."""
 
-    def __init__(self, in_features: int, out_features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        joined: int = 0,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         bound = math.sqrt(6 / (in_features + out_features))  # Glorot & Bengio 2010, as Keras
         self.linear = nnx.Linear(
             in_features, out_features, kernel_init=uniform(bound), dtype=dtype, rngs=rngs
         )
-        self.bn = _batch_norm(out_features, dtype=dtype)
+        self.bn = _batch_norm(out_features + joined, dtype=dtype)
 
     def __call__(
         self, x: Float[Array, "b c"], *, train: bool, key: jax.Array | None
     ) -> Float[Array, "b d"]:
-        x = self.bn(jax.nn.relu(self.linear(x)), train=train)
-        return dropout(x, DROP_RATE, key if train else None)
+        return self.normalise(self.active(x), train=train, key=key)
+
+    def active(self, x: Float[Array, "b c"]) -> Float[Array, "b d"]:
+        """The dense layer and ReLU."""
+        return jax.nn.relu(self.linear(x))
+
+    def normalise(
+        self, x: Float[Array, "b d"], *, train: bool, key: jax.Array | None
+    ) -> Float[Array, "b d"]:
+        """Batch norm and dropout."""
+        return dropout(self.bn(x, train=train), DROP_RATE, key if train else None)
 
 
 class BranchBase(nnx.Module):

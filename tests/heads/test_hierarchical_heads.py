@@ -77,12 +77,29 @@ def array(value):
     return np.asarray(value[...], np.float64)
 
 
+def active(layer, x):
+    return np.maximum(x @ array(layer.linear.kernel) + array(layer.linear.bias), 0)
+
+
+def normalised(layer, x):
+    x = (x - array(layer.bn.mean)) / np.sqrt(array(layer.bn.variance) + 1e-3)
+    return x * array(layer.bn.scale) + array(layer.bn.bias)
+
+
 def dense_layers(layers, x):
     for layer in (layers.first, layers.second):
-        x = np.maximum(x @ array(layer.linear.kernel) + array(layer.linear.bias), 0)
-        x = (x - array(layer.bn.mean)) / np.sqrt(array(layer.bn.variance) + 1e-3)
-        x = x * array(layer.bn.scale) + array(layer.bn.bias)
+        x = normalised(layer, active(layer, x))
     return x
+
+
+def chained(head, vectors, join):
+    """Every branch joined to those before it, in front of its last batch norm."""
+    joined, read = None, []
+    for layers, x in zip(head.dense, vectors, strict=True):
+        own = active(layers.second, normalised(layers.first, active(layers.first, x)))
+        joined = own if joined is None else join(own, joined)
+        read.append(normalised(layers.second, joined))
+    return read
 
 
 def logit_layer(layer, x):
@@ -131,17 +148,14 @@ def reference(name, head, features, **settings):
         read = [
             dense_layers(head.dense[i], x) if i < len(head.dense) else x for i, x in enumerate(read)
         ]
+    elif name == "add":
+        read = chained(head, vectors, lambda own, before: own + before)
+    elif name == "concat":
+        read = chained(head, vectors, lambda own, before: np.concatenate((own, before), axis=1))
     else:
         branches = [dense_layers(layers, x) for layers, x in zip(head.dense, vectors, strict=True)]
-        if name == "concat":
-            read = [np.concatenate(branches, axis=1)] * 3
-        else:
-            heard = (
-                [sum(branches)] * 3
-                if name == "add"
-                else attend(head.attention, branches, settings.get("attention") == "batch0")[0]
-            )
-            read = [np.concatenate(pair, axis=1) for pair in zip(branches, heard, strict=True)]
+        heard, _ = attend(head.attention, branches, settings.get("attention") == "batch0")
+        read = [np.concatenate(pair, axis=1) for pair in zip(branches, heard, strict=True)]
     return [logit_layer(layer, x) for layer, x in zip(head.logits, read, strict=True)]
 
 
