@@ -3,15 +3,13 @@
 It is BA-CNN's (Pizarro, Nanculef and Valle 2023). Pure modules of arrays.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from plankton_jax.models.initialisers import uniform
+from plankton_jax.models.initialisers import glorot
 
 
 class BranchAttention(nnx.Module):
@@ -37,9 +35,7 @@ class BranchAttention(nnx.Module):
         of_first: bool = False,
         rngs: nnx.Rngs,
     ):
-        # Glorot & Bengio 2010 of every scorer's own layers, as Keras draws them.
-        inner = uniform(math.sqrt(6 / (width + hidden)))
-        outer = uniform(math.sqrt(6 / (hidden + 1)))
+        inner, outer = glorot(width, hidden), glorot(hidden, 1)  # of every scorer's own layers
         self.hidden_kernel = nnx.Param(inner(rngs.params(), (count, count, width, hidden)))
         self.hidden_bias = nnx.Param(jnp.zeros((count, count, hidden)))
         self.score_kernel = nnx.Param(outer(rngs.params(), (count, count, hidden)))

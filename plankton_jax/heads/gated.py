@@ -16,8 +16,12 @@ from jaxtyping import Array, Float
 from plankton_jax.config import HeadConfig
 from plankton_jax.heads.branches import BranchVectors, DenseLayers, tap_indices
 from plankton_jax.heads.coupling import BranchAttention
-from plankton_jax.heads.hierarchical import measured_width, require_levels, with_measurements
-from plankton_jax.heads.linear import LogitLayer
+from plankton_jax.heads.hierarchical import (
+    branch_logits,
+    measured_width,
+    require_levels,
+    with_measurements,
+)
 from plankton_jax.models.features import Features
 from plankton_jax.models.regularisation import dropout, fold_in_name
 from plankton_jax.taxonomy import Taxonomy
@@ -67,7 +71,7 @@ class SbaCnnHead(nnx.Module):
                 self.dense.append(DenseLayers(width, config.width, **options))
         measured = measured_width(backbone)
         self.gate_dense = DenseLayers(self.gate_vectors.dims[0], config.width, **options)
-        self.gate = LogitLayer(config.width + measured, self.sides, **options)
+        self.gate = branch_logits(config.width + measured, self.sides, **options)
         owner = np.repeat(np.arange(self.sides), self.depth)
         self.attention = BranchAttention(
             len(owner),
@@ -83,7 +87,7 @@ class SbaCnnHead(nnx.Module):
         for side in range(self.sides):
             for level in range(1, tree.depth):
                 nodes = np.unique(tree.ancestors[level][tree.ancestors[0] == side])
-                layer = LogitLayer(2 * config.width + measured, len(nodes), **options)
+                layer = branch_logits(2 * config.width + measured, len(nodes), **options)
                 self.logits.append(layer)
         for level in range(1, tree.depth):
             sides = np.zeros(len(tree.node_names[level]), np.int64)

@@ -18,6 +18,7 @@ from plankton_jax.heads.branches import BranchVectors, DenseLayers
 from plankton_jax.heads.coupling import BranchAttention
 from plankton_jax.heads.linear import LogitLayer
 from plankton_jax.models.features import Features
+from plankton_jax.models.initialisers import glorot
 from plankton_jax.models.regularisation import dropout, fold_in_name
 from plankton_jax.taxonomy import Taxonomy
 
@@ -72,7 +73,7 @@ class BranchHead(nnx.Module):
         self.logits = nnx.List()
         for width, nodes in zip(dims, tree.node_names, strict=True):
             width += measured_width(backbone)
-            self.logits.append(LogitLayer(width, len(nodes), dtype=dtype, rngs=rngs))
+            self.logits.append(branch_logits(width, len(nodes), dtype=dtype, rngs=rngs))
 
     def make_branches(
         self, config: HeadConfig, count: int, *, dtype: DTypeLike, rngs: nnx.Rngs
@@ -98,6 +99,13 @@ class BranchHead(nnx.Module):
             x = dropout(x, self.drop_rate, fold_in_name(key, f"logits{number}"))
             outputs.append(layer(with_measurements(x, features)))
         return tuple(outputs)
+
+
+def branch_logits(features: int, num_nodes: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> LogitLayer:
+    """The logits of a branch. As Keras draws them: from smaller values, such as a flat head's, the
+    short vectors of BA-CNN's branches learn several times as slowly."""
+    init = glorot(features, num_nodes)
+    return LogitLayer(features, num_nodes, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
 def measured_width(backbone: Any) -> int:

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from plankton_jax.models.features import Features
-from plankton_jax.models.initialisers import normal
+from plankton_jax.models.initialisers import Initialiser, normal
 from plankton_jax.models.regularisation import dropout, fold_in_name
 from plankton_jax.taxonomy import Taxonomy
 
@@ -17,8 +17,17 @@ from plankton_jax.taxonomy import Taxonomy
 class LogitLayer(nnx.Module):
     """A linear layer whose products are in `dtype`, sums and results in float32."""
 
-    def __init__(self, features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(normal(0.02)(rngs.params(), (features, num_classes)))
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        *,
+        kernel_init: Initialiser | None = None,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        kernel_init = kernel_init or normal(0.02)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (features, num_classes)))
         self.bias = nnx.Param(jnp.zeros((num_classes,)))
         self.dtype = dtype
 

@@ -1,13 +1,12 @@
 """Bases B and C of the branch networks (Zhu & Bain 2017, B-CNN), for images of 28 or 32 pixels.
 
 Stacks of 3x3 convolutions between poolings, then a trunk of two dense layers with dropout. Every
-convolution and dense layer is followed by ReLU and then batch norm (epsilon 1e-3 and momentum .99,
-Keras's defaults, which the authors left as they are).
+convolution and dense layer is followed by ReLU and then batch norm. Epsilon 1e-3, momentum .99 and
+the initial values are Keras's defaults, which the authors left as they are.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -20,7 +19,7 @@ from plankton_jax.errors import UserError
 from plankton_jax.models._registry import HALF, ModelEntry, ModelInfo, register
 from plankton_jax.models.conv_norm import refuse_drop_path
 from plankton_jax.models.features import Features, select_stages
-from plankton_jax.models.initialisers import uniform
+from plankton_jax.models.initialisers import glorot
 from plankton_jax.models.layers import BatchNorm, Convolution
 from plankton_jax.models.pooling import max_pool, refuse_pool
 from plankton_jax.models.regularisation import dropout, fold_in_name
@@ -47,7 +46,10 @@ class ConvLayer(nnx.Module):
     """A 3x3 convolution with offset, ReLU, batch norm."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv = Convolution(in_features, out_features, 3, use_bias=True, dtype=dtype, rngs=rngs)
+        self.conv = Convolution(
+            in_features, out_features, 3, use_bias=True,
+            kernel_init=glorot(9 * in_features, 9 * out_features), dtype=dtype, rngs=rngs,
+        )  # fmt: skip
         self.bn = _batch_norm(out_features, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w d"]:
@@ -67,9 +69,9 @@ class DenseLayer(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        bound = math.sqrt(6 / (in_features + out_features))  # Glorot & Bengio 2010, as Keras
+        init = glorot(in_features, out_features)
         self.linear = nnx.Linear(
-            in_features, out_features, kernel_init=uniform(bound), dtype=dtype, rngs=rngs
+            in_features, out_features, kernel_init=init, dtype=dtype, rngs=rngs
         )
         self.bn = _batch_norm(out_features + joined, dtype=dtype)
 

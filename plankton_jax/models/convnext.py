@@ -71,9 +71,9 @@ class SmallConvolution(Convolution):
     def __init__(self, in_features: int, features: int, size: int = 1, *, groups: int = 1,
                  dtype: DTypeLike, rngs: nnx.Rngs):  # fmt: skip
         super().__init__(
-            in_features, features, size, groups=groups, use_bias=True, dtype=dtype, rngs=rngs
-        )
-        self.kernel[...] = weight_init(rngs.params(), self.kernel.shape)
+            in_features, features, size, groups=groups, use_bias=True, kernel_init=weight_init,
+            dtype=dtype, rngs=rngs,
+        )  # fmt: skip
 
 
 class Linear(nnx.Linear):

@@ -32,6 +32,11 @@ def uniform(bound: float) -> Initialiser:
     return functools.partial(_initialise, _symmetric_uniform, bound)
 
 
+def glorot(fan_in: int, fan_out: int) -> Initialiser:
+    """Uniform, of variance `2 / (fan_in + fan_out)` (Glorot & Bengio 2010): Keras's default."""
+    return uniform(math.sqrt(6 / (fan_in + fan_out)))
+
+
 class _Stream(nnx.RngStream):
     """Flax's stream of keys, whose count moves without a look at where it is stored.
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from plankton_jax.models._depthwise import Pads, convolve_depthwise
 from plankton_jax.models._winograd import convolve_winograd
-from plankton_jax.models.initialisers import normal
+from plankton_jax.models.initialisers import Initialiser, normal
 
 Padding = Literal["symmetric", "same", "valid"]
 Method = Literal["auto", "direct", "matmul"]
@@ -130,8 +130,9 @@ def _matmul(inputs: Array, weights: Array) -> Array:
 class Convolution(nnx.Module):
     """A convolution; float32 parameters, computed in `dtype`.
 
-    `kernel_size` is a side, or height and width. The kernel starts from He et al. 2015's normal
-    distribution over the outgoing connections, the bias from zeros. The arithmetic and its options
+    `kernel_size` is a side, or height and width. The kernel starts from `kernel_init`, if there is
+    none from He et al. 2015's normal distribution over the outgoing connections; the bias from
+    zeros. The arithmetic and its options
     are those of `convolve`.
     """
 
@@ -145,13 +146,15 @@ class Convolution(nnx.Module):
         padding: Padding = "symmetric",
         groups: int = 1,
         use_bias: bool = False,
+        kernel_init: Initialiser | None = None,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         shape = (*sides, in_features // groups, out_features)
         deviation = math.sqrt(2.0 * groups / (math.prod(sides) * out_features))
-        self.kernel = nnx.Param(normal(deviation)(rngs.params(), shape))
+        kernel_init = kernel_init or normal(deviation)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else None
         self.stride = stride
         self.padding: Padding = padding
