@@ -22,7 +22,7 @@ from plankton_jax.models.features import Features
 from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.regularisation import fold_in_name
 from plankton_jax.models.swin import EPSILON, Block
-from plankton_jax.models.transformer import weight_init
+from plankton_jax.models.transformer import Linear
 
 HEAD_WIDTH = 32  # channels of an attention head, as in every Swin
 
@@ -66,11 +66,8 @@ class BranchVectors(nnx.Module):
         if config.bilinear:
             for tap in self.taps:
                 self.projections.append(
-                    nnx.Linear(
-                        stage_dims[tap], config.bilinear_width,
-                        kernel_init=weight_init, dtype=dtype, rngs=rngs,
-                    )
-                )  # fmt: skip
+                    Linear(stage_dims[tap], config.bilinear_width, dtype=dtype, rngs=rngs)
+                )
             widths = [config.bilinear_width**2] * count
         if self.trunk:
             widths[-1] = backbone.feature_dim

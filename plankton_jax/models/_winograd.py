@@ -11,20 +11,37 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from plankton_jax.models._depthwise import Pads
+
 # The paper's G for both axes at once: from the 9 kernel elements (row, column) to the 16 of a tile
 # (column, row).
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _KERNEL_TO_TILE = np.einsum("jb,ia->jiab", _G, _G).reshape(16, 9)
 
 
-@jax.custom_vjp
 def convolve_winograd(
-    inputs: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]
-) -> Float[Array, "b h w o"]:
-    """Cross-correlation at stride 1 with one zero around the map, whose sides are even.
+    inputs: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"], pads: Pads
+) -> Float[Array, "b h2 w2 o"]:
+    """Cross-correlation at stride 1; `pads` are the zeros before and after, at most one, of rows
+    and of columns. Reverse-mode derivatives only.
 
-    Reverse-mode derivatives only. They are written out: what autodiff makes of the forward pass is
-    no quicker and compiles twice as long.
+    Two outputs a side come at once from a map with a zero all around: odd sides get one more, and
+    the outputs that nobody asked for are cut off.
+    """
+    height, width = inputs.shape[1:3]
+    even = jnp.pad(inputs, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+    outputs = _convolve_even(even, kernel)
+    for axis, (length, (before, after)) in enumerate(zip((height, width), pads, strict=True), 1):
+        outputs = lax.slice_in_dim(outputs, 1 - before, length - 1 + after, axis=axis)
+    return outputs
+
+
+@jax.custom_vjp
+def _convolve_even(inputs: Array, kernel: Array) -> Array:
+    """With one zero around a map of even sides.
+
+    The derivatives are written out: what autodiff makes of the forward pass is no quicker and
+    compiles twice as long.
     """
     return _winograd_forward(inputs, kernel)[0]
 
@@ -46,7 +63,7 @@ def _winograd_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple
     return _scatter_tiles(products, gradient.shape[:3]), kernel_gradient
 
 
-convolve_winograd.defvjp(_winograd_forward, _winograd_backward)
+_convolve_even.defvjp(_winograd_forward, _winograd_backward)
 
 
 def _batched_matmul(left: Array, right: Array, contract: tuple[int, int]) -> Array:

@@ -23,7 +23,7 @@ from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.pooling import global_average, refuse_pool
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
 from plankton_jax.models.rematerialise import run_blocks
-from plankton_jax.models.transformer import LayerScale, PatchEmbed, weight_init
+from plankton_jax.models.transformer import LayerScale, Linear, PatchEmbed, weight_init
 
 EPSILON = 1e-6
 KERNEL = 7
@@ -74,16 +74,6 @@ class SmallConvolution(Convolution):
             in_features, features, size, groups=groups, use_bias=True, kernel_init=weight_init,
             dtype=dtype, rngs=rngs,
         )  # fmt: skip
-
-
-class Linear(nnx.Linear):
-    """A linear layer of a map, over all positions as one product, whose gradient is quicker so."""
-
-    def __init__(self, in_features: int, features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        super().__init__(in_features, features, kernel_init=weight_init, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
-        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 class ResponseNorm(nnx.Module):

@@ -54,11 +54,9 @@ def convolve(
         return _convolve_depthwise(inputs, kernel, stride, pads)
     if kernel.shape[:2] == (1, 1):
         return _convolve_pointwise(inputs, kernel, stride)
-    even = inputs.shape[1] % 2 == 0 and inputs.shape[2] % 2 == 0
-    padded = pads == ((1, 1), (1, 1))
     # Below 8 channels the transforms cost more than the products they save.
-    if kernel.shape[:2] == (3, 3) and stride == 1 and padded and even and inputs.shape[-1] >= 8:
-        return convolve_winograd(inputs, kernel)
+    if kernel.shape[:2] == (3, 3) and stride == 1 and inputs.shape[-1] >= 8:
+        return convolve_winograd(inputs, kernel, pads)
     return _convolve_patches(inputs, kernel, stride, pads)
 
 

@@ -23,11 +23,11 @@ from plankton_jax.models.normalisation import LayerNorm
 from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_in_name
 from plankton_jax.models.rematerialise import run_block
 from plankton_jax.models.transformer import (
+    Linear,
     Mlp,
     PatchEmbed,
     check_image_size,
     check_images,
-    weight_init,
 )
 from plankton_jax.models.window_attention import WindowAttention, shift_mask
 
@@ -108,9 +108,7 @@ class PatchMerging(nnx.Module):
 
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.norm = LayerNorm(4 * width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
-        self.reduction = nnx.Linear(
-            4 * width, 2 * width, use_bias=False, kernel_init=weight_init, dtype=dtype, rngs=rngs
-        )
+        self.reduction = Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 2*d"]:
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))

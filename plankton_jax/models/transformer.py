@@ -1,6 +1,5 @@
 """What the transformers have in common: patches, MLP, layer scale. Pure modules of arrays."""
 
-import functools
 import math
 
 import jax.numpy as jnp
@@ -40,13 +39,34 @@ class PatchEmbed(nnx.Module):
         return tokens + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
 
+class Linear(nnx.Linear):
+    """A linear layer that starts small. Over all tokens as one product: the gradient of a product
+    with more axes transposes its inputs, which takes a tenth of a Swin's training step on a CPU."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            in_features, out_features, use_bias=use_bias, kernel_init=weight_init, dtype=dtype,
+            rngs=rngs,
+        )  # fmt: skip
+
+    def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
 class Mlp(nnx.Module):
     """Two linear layers with an exact GELU between."""
 
     def __init__(self, width: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, kernel_init=weight_init, dtype=dtype, rngs=rngs)
-        self.fc1 = linear(width, hidden)
-        self.fc2 = linear(hidden, width)
+        self.fc1 = Linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         return self.fc2(gelu(self.fc1(x)))

@@ -26,6 +26,7 @@ from plankton_jax.models.regularisation import drop_path, drop_path_rates, fold_
 from plankton_jax.models.rematerialise import run_block
 from plankton_jax.models.transformer import (
     LayerScale,
+    Linear,
     Mlp,
     PatchEmbed,
     check_image_size,
@@ -65,9 +66,8 @@ class Attention(nnx.Module):
     """Self-attention with one fused projection to queries, keys and values."""
 
     def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, kernel_init=weight_init, dtype=dtype, rngs=rngs)
-        self.qkv = linear(width, 3 * width)
-        self.proj = linear(width, width)
+        self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         self.heads = heads
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:

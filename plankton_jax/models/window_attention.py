@@ -4,8 +4,6 @@ Windows are square, of `window` tokens a side and `n = window ** 2` tokens, row 
 functions of arrays and sizes, and a Flax NNX module.
 """
 
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -13,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from plankton_jax.models.attention import attend
-from plankton_jax.models.transformer import weight_init
+from plankton_jax.models.transformer import Linear, weight_init
 
 # Added to the scores of tokens that a shift brought together from opposite sides of the map.
 MASKED = -100.0
@@ -23,9 +21,8 @@ class WindowAttention(nnx.Module):
     """Self-attention inside windows, with a learnt bias for each head and relative position."""
 
     def __init__(self, width: int, heads: int, window: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, kernel_init=weight_init, dtype=dtype, rngs=rngs)
-        self.qkv = linear(width, 3 * width)
-        self.proj = linear(width, width)
+        self.qkv = Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.proj = Linear(width, width, dtype=dtype, rngs=rngs)
         positions = (2 * window - 1) ** 2
         self.relative_position_bias_table = nnx.Param(
             weight_init(rngs.params(), (positions, heads))

@@ -481,3 +481,20 @@ def test_measurements_reach_every_branch():
     large = model(images, measurements=jnp.ones((2, 2)))
     for one, other in zip(small, large, strict=True):
         assert np.abs(np.asarray(one) - np.asarray(other)).max() > 1e-6
+
+
+def test_the_branch_papers_networks_start_from_keras_s_values():
+    """Glorot & Bengio 2010. Values of a tenth of these in the logits cost BA-CNN seven points."""
+    config = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:bacnn/8", [])
+    model = config.model.name(image_size=28, in_channels=1, rngs=nnx.Rngs(0))
+    head = heads.configured("bacnn", config.head)(model, 10, taxonomy=FASHION, rngs=nnx.Rngs(1))
+    convolution, dense = model.blocks[4][0].conv, head.dense[0].first.linear
+    for kernel, fan_in, fan_out in (
+        (convolution.kernel, 9 * 64, 9 * 64),
+        (dense.kernel, 7 * 7 * 16, 16),
+        (head.logits[2].kernel, 2 * 16, 10),
+        (head.attention.hidden_kernel, 16, 2048),
+    ):
+        bound = np.sqrt(6 / (fan_in + fan_out))
+        assert np.abs(array(kernel)).max() <= bound
+        np.testing.assert_allclose(array(kernel).std(), bound / np.sqrt(3), rtol=0.1)

@@ -75,9 +75,20 @@ def test_dense_convolution_equals_xla(height, width, channels, features, size, s
     assert_same(inputs, kernel, stride, padding)
 
 
-@pytest.mark.parametrize("shape", [(2, 6), (16, 8), (7, 8)])
-def test_winograd_products_and_their_derivatives_equal_xla(shape):
-    assert_same(normal(0, 3, *shape, 24), normal(1, 3, 3, 24, 40))
+@pytest.mark.parametrize(
+    ("shape", "padding"),
+    [
+        ((2, 6), "symmetric"),
+        ((16, 8), "symmetric"),
+        ((7, 8), "symmetric"),
+        ((9, 5), "same"),
+        ((1, 1), "symmetric"),
+        ((7, 8), "valid"),
+        ((3, 5), "valid"),
+    ],
+)
+def test_winograd_products_and_their_derivatives_equal_xla(shape, padding):
+    assert_same(normal(0, 3, *shape, 24), normal(1, 3, 3, 24, 40), padding=padding)
 
 
 @settings(max_examples=6)
