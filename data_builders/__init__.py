@@ -72,10 +72,17 @@ def prepare(
       UserError: unknown name, options or a source that do not make a data set, no space left.
         Nothing that passes for a data set is left behind.
     """
-    if name not in available():
-        return _built_directory(name)
     given = {"taxonomy_csv": taxonomy_csv, "num_examples": num_examples, "seed": seed}
     given |= {"features": features, "statuses": tuple(statuses), "labels": labels}
+    if name not in available():
+        directory = _built_directory(name)
+        unused = [key for key, value in {"source": source, "beam": beam, **given}.items() if value]
+        if unused:
+            raise UserError(
+                f"config.data.{unused[0]}: has no meaning for the data set {name}, which is built. "
+                "Leave it unset, or name the data set that it is built from."
+            )
+        return directory
 
     def make() -> "PlanktonBuilder":
         builder = _make_builder(name, data_dir, source, **given)

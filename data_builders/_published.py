@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
@@ -26,9 +27,12 @@ from data_builders._entries import (
 )
 from data_builders._files_builder import FilesBuilder, directory_name
 from data_builders._sources import open_source
-from data_builders.base import Record, Rejected
+from data_builders.base import Record
+from plankton_jax.data.counter import text_hash
 from plankton_jax.errors import UserError, raise_all
 from plankton_jax.taxonomy import Taxonomy, normalised_name
+
+TWICE = "id that occurred before"
 
 
 class PublishedBuilder(FilesBuilder):
@@ -75,14 +79,17 @@ class PublishedBuilder(FilesBuilder):
         *_, folder, name = ("", *entry.path.split("/"))
         return folder, f"{folder}/{name}"
 
-    def complete(self, record: Record, entry: Entry) -> Record | Rejected:
+    def problem(self, entry: Entry) -> str:
+        """Why an image that belongs is left out, as far as the listing and its tables tell."""
+        del entry
+        return ""
+
+    def complete(self, record: Record, entry: Entry) -> Record:
         """The record with what else is known of it."""
         del entry
         return record
 
-    def record(
-        self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]
-    ) -> Record | Rejected:
+    def record(self, source: Source, entry: Entry, data: bytes, size: tuple[int, int]) -> Record:
         del source
         name, identifier = self.class_and_id(entry)
         leaf = self._leaves[normalised_name(name)] if name else -1
@@ -128,6 +135,7 @@ class PublishedBuilder(FilesBuilder):
         else:
             paths = [fetch(a, self.download_dir, self.notify) for a in self.published()]
         found, opened = 0, 0
+        ids = _Ids()
         sizes = [path.stat().st_size if path.is_file() else 1 for path in paths]
         for path, size in zip(paths, sizes, strict=True):
             source = self._open(path)
@@ -138,7 +146,12 @@ class PublishedBuilder(FilesBuilder):
                 for entry in source.entries
                 if (entry.problem or self.belongs(entry)) and entry.problem != NOT_AN_IMAGE
             ]
-            found += sum(not entry.problem for entry in source.entries)
+            for entry in source.entries:
+                entry.problem = entry.problem or self.problem(entry)
+            usable = [entry for entry in source.entries if not entry.problem]
+            for place in ids.repeated([self.class_and_id(entry)[1] for entry in usable]):
+                usable[place].problem = TWICE
+            found += sum(not entry.problem for entry in usable)
             opened += size
             self._expected = round(found * sum(sizes) / max(opened, 1))
             yield source
@@ -176,6 +189,25 @@ class PublishedBuilder(FilesBuilder):
     @functools.cached_property
     def _leaves(self) -> dict[str, int]:
         return {normalised_name(name): i for i, name in enumerate(self._taxonomy.leaf_names)}
+
+
+class _Ids:
+    """The ids so far by their hashes, eight bytes each: millions of them are not kept as text.
+
+    Among ten million ids two hashes are equal by chance in one of half a million data sets.
+    """
+
+    def __init__(self) -> None:
+        self._hashes = np.zeros(0, np.uint64)
+
+    def repeated(self, identifiers: Sequence[str]) -> list[int]:
+        """The places of ids that occurred before, here or in what was asked earlier."""
+        hashes = np.fromiter(map(text_hash, identifiers), np.uint64, len(identifiers))
+        again = np.isin(hashes, self._hashes)
+        later = np.ones(len(hashes), bool)
+        later[np.unique(hashes, return_index=True)[1]] = False
+        self._hashes = np.concatenate((self._hashes, hashes))
+        return np.flatnonzero(again | later).tolist()
 
 
 def _stamp(path: pathlib.Path) -> str:

@@ -238,9 +238,11 @@ class TarSource:
 
 
 def _is_tar(path: pathlib.Path) -> bool:
-    """Whether the file begins as a tar archive does, or is named as one."""
+    """Whether the file begins as a tar archive does, or is named as one and begins as no zip."""
     with path.open("rb") as file:
-        return file.read(262)[257:] == b"ustar" or ".tar" in path.name or path.suffix == ".tgz"
+        begin = file.read(262)
+    named = ".tar" in path.name or path.suffix == ".tgz"
+    return begin[257:] == b"ustar" or (named and begin[:2] != b"PK")
 
 
 def _without_dots(path: str) -> str:

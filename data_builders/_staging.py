@@ -124,12 +124,20 @@ class Staging:
         self._begin()
 
     def index(self) -> pa.RecordBatch:
-        """The index of all that is saved, with content hashes and features."""
-        batches = [_read_batch(self._directory / _index_name(n)) for n in range(len(self._parts))]
-        if not batches:
-            return _index.IndexPart(self._num_leaves, self._features).batch()
-        (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-        return batch
+        """The index of all that is saved, with content hashes and features.
+
+        Column by column: features of a million images are hundreds of megabytes, which are not to
+        lie in memory twice, mapped and copied.
+        """
+        empty = _index.IndexPart(self._num_leaves, self._features).batch()
+        if not self._parts:
+            return empty
+        paths = [self._directory / _index_name(number) for number in range(len(self._parts))]
+        columns = [
+            pa.concat_arrays([_read_batch(path).column(place) for path in paths])
+            for place in range(empty.num_columns)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=empty.schema)
 
     def shards(self) -> tuple[list[int], int]:
         """Records of every shard, and bytes of all."""

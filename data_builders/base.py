@@ -121,6 +121,9 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         """Names the built data set within `<data_dir>/<data set>/`; differs when its images do."""
         return "default"
 
+    def release(self) -> None:
+        """Lets go of what large sources need while their records are taken; all are written."""
+
     def num_records(self) -> int | None:
         """About how many images will come, when that is known; for the progress display, which asks
         anew each time."""
@@ -204,6 +207,7 @@ class PlanktonBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             else:
                 folder = unfinished.with_name(f"{unfinished.name}.ranges")
                 _ranges.build_ranges(self, staging, folder, run)
+            self.release()
             index = staging.index()
             problem = self._verdict(staging.rejected, index)
             if not problem:

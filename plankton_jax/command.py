@@ -28,6 +28,7 @@ EXIT_USER_ERROR = 2
 CONFIG_COPY = "config_file.py"
 _REFUSALS = (
     errno.EACCES,
+    errno.EEXIST,
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,

@@ -78,6 +78,7 @@ def _unused_problems(config: Config) -> list[str]:
     widths = ("bcnn", "hbcnn", "concat")
     coupled = head in (*ATTENTION_HEADS, "add", "concat")
     one_width = coupled and not (head == "concat" and config.head.branch_widths)
+    sized = bool({"log_side", "log_height", "log_width"} & set(config.data.measurements))
     levels, stepwise = loss == "level_cross_entropy", loss == "hierarchical_cross_entropy"
     level_settings = ("level_weights", "level_epochs", "level_schedule")
     rules = (
@@ -88,6 +89,8 @@ def _unused_problems(config: Config) -> list[str]:
         ("optim", plateau, schedule == "plateau", "optim.schedule=plateau"),
         ("optim", ("warmup_epochs",), named, "a schedule that is no function"),
         ("split", ("group_depth",), config.split.method == "grouped", "split.method=grouped"),
+        ("data", ("pixel_size_um",), sized, "a size among data.measurements (log_side, ...)"),
+        ("data", ("worker_timeout",), config.data.worker_count > 0, "data.worker_count over 0"),
         ("sampling", ("power", "weights"), weighted, "sampling.name=weighted"),
         ("sampling", ("threshold",), repeats, "sampling.name=repeat_factor"),
         ("head", ("branches", "taps"), branched, "a head with branches"),

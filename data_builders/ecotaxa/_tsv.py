@@ -24,6 +24,10 @@ class NotATable(Exception):
     """The file is none of EcoTaxa's tables; the argument says why."""
 
 
+class UnreadableTable(Exception):
+    """The file is one of EcoTaxa's tables, and not all of it can be read; the argument says why."""
+
+
 @dataclasses.dataclass(slots=True)
 class Row:
     """One image of one object.
@@ -60,7 +64,8 @@ def read_rows(data: bytes, features: bool = False) -> Iterator[Row]:
       features: whether numeric columns of the objects are wanted beside position and time.
 
     Raises:
-      NotATable: it has no header of EcoTaxa, or a row that cannot be read.
+      NotATable: it has no header of EcoTaxa.
+      UnreadableTable: a row cannot be read.
     """
     lines = csv.reader(io.StringIO(_decoded(data), newline=""), delimiter="\t", quotechar='"')
     try:
@@ -75,17 +80,20 @@ def read_rows(data: bytes, features: bool = False) -> Iterator[Row]:
         for number, cells in enumerate(lines, start=2):
             if not any(cell.strip() for cell in cells):
                 continue
+            if any("\n" in cell for cell in cells):
+                raise UnreadableTable(f"line {number} has a quotation mark that is not closed")
             if number == 2 and {cell.strip() for cell in cells} <= _TYPES | {""}:
                 numeric = {name for name, kind in zip(header, cells, strict=False)
                            if kind.strip() == "[f]"}  # fmt: skip
                 columns = _columns(header, numeric, features)
                 continue
             if len(cells) > len(header):
-                raise NotATable(f"line {number} has {len(cells)} cells for {len(header)} columns")
+                problem = f"line {number} has {len(cells)} cells for {len(header)} columns"
+                raise UnreadableTable(problem)
             named = dict(zip(header, (cell.strip() for cell in cells), strict=False))
             yield _row(named, identifier, columns)
     except csv.Error as error:
-        raise NotATable(str(error)) from error
+        raise UnreadableTable(str(error)) from error
 
 
 def _decoded(data: bytes) -> str:

@@ -17,6 +17,7 @@ from plankton_jax.errors import UserError, near_miss
 from plankton_jax.taxonomy import Taxonomy
 
 NOT_THERE = "image named in a table is not there"
+NO_ID = "no object_id"
 NO_LABEL = "no category"
 FURTHER = "further image of an object"
 TWICE = "named twice in the tables"
@@ -121,9 +122,14 @@ class Builder(FilesBuilder):
                     _tsv.read_rows(read_table_file(self._source, table), self.options.features),
                     key=lambda row: (row.object_id, row.rank),
                 )
-            except (_tsv.NotATable, CorruptMemberError, OSError) as error:
+            except _tsv.NotATable as error:
                 problems.append(f"{table.path}: {error}")
                 continue
+            except (_tsv.UnreadableTable, CorruptMemberError, OSError) as error:
+                raise UserError(
+                    f"{SETTING} {self.options.source}: {table.path} cannot be read whole "
+                    f"({error}). Mend that line, or export the project again."
+                ) from error
             for row in found:
                 path = str(folder / row.image) if row.image else ""
                 entry = there.get(path)
@@ -150,6 +156,8 @@ class Builder(FilesBuilder):
         """Why an image that is there is left out, or nothing."""
         if row.status and row.status not in self._statuses:
             return f"status {row.status}"
+        if not row.object_id:
+            return NO_ID
         if not row.category and not row.hierarchy:
             return NO_LABEL
         if path in rows:

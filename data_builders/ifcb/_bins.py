@@ -17,6 +17,8 @@ _FIRST_COLUMN = {"I": 9, "D": 13}
 MISSING = "bin without its .hdr, .adc and .roi file"
 NOT_A_BIN = "not named as a bin"
 BAD_LINE = "line of the .adc file that cannot be read"
+MAX_SIDE = 1 << 16  # pixels; no camera has more, and no image can be written with many more
+TOO_LONG = f"a side over {MAX_SIDE} pixels"
 BEYOND_END = "reaches beyond the end of the .roi file"
 
 
@@ -71,13 +73,15 @@ def read_regions(sample: Bin) -> list[Region]:
         cells = line.split(",")
         try:
             width, height, start = (int(float(cell)) for cell in cells[first + 2 : first + 5])
-        except ValueError:
+        except (ValueError, OverflowError):  # infinity is no number of pixels
             if line.strip():
                 regions.append(Region(number, problem=BAD_LINE))
             continue
         if width <= 0 or height <= 0:
             continue
         problem = "" if 0 <= start <= size - width * height else BEYOND_END
+        if max(width, height) > MAX_SIDE:
+            problem = TOO_LONG
         regions.append(Region(number, height, width, start, problem))
     return regions
 

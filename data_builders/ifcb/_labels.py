@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from plankton_jax.errors import UserError
 
 SETTING = "config.data.labels"
@@ -75,8 +77,12 @@ def _read_scores(path: pathlib.Path) -> Iterator[tuple[str, str]]:
             file: Any = opened
             told = dict(file.attrs) | dict(file["metadata"].attrs if "metadata" in file else {})
             names = [_text(name) for name in file["class_labels"][()]]
-            numbers = file["roi_numbers"][()].tolist()
-            scores = file["output_scores"][()]
+            numbers = np.asarray(file["roi_numbers"][()])
+            scores = np.asarray(file["output_scores"][()])
+            if numbers.ndim != 1 or (numbers != np.floor(numbers)).any():
+                raise ValueError(f"roi_numbers of shape {numbers.shape} are not whole numbers")
+            if not names or not np.issubdtype(scores.dtype, np.number):
+                raise ValueError(f"{len(names)} classes and scores of type {scores.dtype}")
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{SETTING} {path}: is no file of class scores ({error}). Needed: class_labels, "
@@ -89,8 +95,8 @@ def _read_scores(path: pathlib.Path) -> Iterator[tuple[str, str]]:
             f"{len(numbers)} regions and {len(names)} classes; needed: v3, a row a region."
         )
     sample = _text(told.get("bin_id", path.stem.partition("_class")[0]))
-    for number, column in zip(numbers, scores.argmax(axis=1).tolist(), strict=True):
-        yield f"{sample}_{number:05d}", names[column]
+    for number, column in zip(numbers.tolist(), scores.argmax(axis=1).tolist(), strict=True):
+        yield f"{sample}_{int(number):05d}", names[column]
 
 
 def _text(value: object) -> str:

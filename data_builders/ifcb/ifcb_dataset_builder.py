@@ -3,6 +3,7 @@
 Reads the bins and the labels; writes nothing but what its base class writes.
 """
 
+import collections
 import functools
 import pathlib
 from collections.abc import Iterator
@@ -118,8 +119,8 @@ class Builder(PlanktonBuilder):
             raise UserError(
                 f"{SETTING} {root}: holds no whole bin, which is three files, .hdr, .adc and .roi."
             )
-        names = [each.name for each in bins]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        names = collections.Counter(each.name for each in bins)
+        twice = sorted(name for name, count in names.items() if count > 1)
         raise_all([f"{SETTING} {root}: bin {name} is there twice. Keep one." for name in twice])
         return found
 

@@ -5,8 +5,9 @@ Reads the archives or folders; writes nothing but what its base class writes.
 
 import pathlib
 
-from data_builders._entries import Entry
+from data_builders._entries import SETTING, Entry
 from data_builders._published import PublishedBuilder
+from plankton_jax.errors import UserError
 
 
 class Builder(PublishedBuilder):
@@ -21,9 +22,15 @@ class Builder(PublishedBuilder):
     def given(self) -> list[pathlib.Path]:
         source = pathlib.Path(self.options.source or "")
         names = ["train", "test"] if self.options.variant == "all" else ["train"]
-        found = [path for name in names for path in (source / f"{name}.zip", source / name)
-                 if path.exists()]  # fmt: skip
-        return found or [source]
+        found = {name: path for name in names for path in (source / name, source / f"{name}.zip")
+                 if path.exists()}  # fmt: skip
+        if found and len(found) < len(names):
+            raise UserError(
+                f"{SETTING} {source}: has no {next(n for n in names if n not in found)}.zip, which "
+                "config.data.dataset=ndsb/all takes the images without a label from. Put it beside "
+                "the other, or set config.data.dataset=ndsb."
+            )
+        return [*found.values()] or [source]
 
     def belongs(self, entry: Entry) -> bool:
         """Images of the competition's test part have no class folder."""

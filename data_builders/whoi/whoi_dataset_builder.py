@@ -7,9 +7,10 @@ class writes.
 import pathlib
 
 from data_builders._download import Archive
-from data_builders._entries import Entry
+from data_builders._entries import SETTING, Entry
 from data_builders._published import PublishedBuilder
 from data_builders.base import Record
+from plankton_jax.errors import UserError
 
 HANDLES = {
     2006: 7342, 2007: 7343, 2008: 7345, 2009: 7346, 2010: 7348,
@@ -36,7 +37,16 @@ class Builder(PublishedBuilder):
     def given(self) -> list[pathlib.Path]:
         """Every yearly archive in the folder, or the folders of years in it."""
         source = pathlib.Path(self.options.source or "")
-        return sorted(source.glob("20??.zip")) or [source]
+        archives = sorted(source.glob("20??.zip"))
+        years = {path.stem for path in archives}
+        unpacked = sorted(path.name for path in source.glob("20??") if path.name not in years)
+        if archives and unpacked:
+            raise UserError(
+                f"{SETTING} {source}: has archives of {', '.join(sorted(years))} and folders of "
+                f"{', '.join(unpacked)}; read are either archives or folders. Put the folders "
+                "elsewhere, or their archives here."
+            )
+        return archives or [source]
 
     def belongs(self, entry: Entry) -> bool:
         return len(entry.path.split("/")) >= 3

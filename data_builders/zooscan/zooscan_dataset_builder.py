@@ -15,14 +15,13 @@ import pyarrow as pa
 from data_builders._download import Archive
 from data_builders._entries import Entry, Source
 from data_builders._published import PublishedBuilder, read_table
-from data_builders.base import Record, Rejected
+from data_builders.base import Record
 from plankton_jax.data.counter import text_hash
 from plankton_jax.errors import UserError
 from plankton_jax.taxonomy import normalised_name
 
 TABLE, FEATURES = "taxa.csv.gz", "features_native.csv.gz"
 NO_ROW = f"not in {TABLE}"
-SECOND = "objid that occurred before"
 OTHER_CLASS = f"class in {TABLE} differs from its folder"
 _CLASS_COLUMN = {"v1": "taxon", "v2": "taxon_level1"}
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}
@@ -69,21 +68,20 @@ class Builder(PublishedBuilder):
         normalised = {name: normalised_name(name) for name in set(names)}
         self._classes = [normalised[name] for name in names]
         self._sets = table.column("set").to_pylist() if "set" in columns else None
-        self._seen = np.zeros(len(self._classes), bool)
         if self.options.features:
             self._read_features(source)
 
-    def complete(self, record: Record, entry: Entry) -> Record | Rejected:
-        row = self._rows.find(record.id)
+    def problem(self, entry: Entry) -> str:
+        folder, identifier = self.class_and_id(entry)
+        row = self._rows.find(identifier)
         if row < 0:
-            return Rejected(entry.path, NO_ROW)
-        if self._seen[row]:
-            return Rejected(entry.path, SECOND)
-        if self._classes[row] != normalised_name(entry.path.split("/")[-2]):
-            return Rejected(entry.path, OTHER_CLASS)
-        self._seen[row] = True
+            return NO_ROW
+        return "" if self._classes[row] == normalised_name(folder) else OTHER_CLASS
+
+    def complete(self, record: Record, entry: Entry) -> Record:
+        del entry
         if self._sets is not None:
-            record.split = _SPLITS.get(self._sets[row], "")
+            record.split = _SPLITS.get(self._sets[self._rows.find(record.id)], "")
         if self.options.features:
             found = self._feature_rows.find(record.id)
             values = self._features[found] if found >= 0 else np.full(len(self.features()), np.nan)
@@ -104,6 +102,11 @@ class Builder(PublishedBuilder):
     def _opened(self) -> list[Source]:
         return list(super().sources())
 
+    def release(self) -> None:
+        self._opened.clear()
+        if self.options.features:
+            self._features = self._features[:0]
+
     def more_metadata(self) -> dict[str, Any]:
         """The lineage of every class, from the tree's table."""
         with self.tree_path().open(newline="", encoding="utf-8") as file:
@@ -116,12 +119,23 @@ class Builder(PublishedBuilder):
                 f"config.data.features: {self.where} has no {FEATURES} with a "
                 "column objid. Leave the setting out, or give the archive as it was published."
             )
+        twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"{self.where}: {FEATURES} has the column {twice[0]} twice. Give the archive as it "
+                "was published."
+            )
         numeric = [
             field.name
             for field in table.schema
             if field.name != "objid"
             and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
         ]
+        if not numeric:
+            raise UserError(
+                f"{self.where}: {FEATURES} has no column of numbers. Leave config.data.features "
+                "out, or give the archive as it was published."
+            )
         self._feature_names = tuple(numeric)
         self._feature_rows = _Rows([str(objid) for objid in table.column("objid").to_pylist()])
         self._features = np.empty((table.num_rows, len(numeric)), np.float64)

@@ -236,7 +236,7 @@ def _leaks(data: "Data", config: Any) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}).") from error
     across = found.across(parts)
-    other = int((dataset.leaf[found.pairs[:, 0]] != dataset.leaf[found.pairs[:, 1]]).sum())
+    other = len(found.across(dataset.leaf))
     print(
         f"nearly equal: {len(pairs)} pairs of images, {int(found.identical.sum())} of them equal "
         f"at every pixel, {other} with two labels; {len(across)} lie in two parts of the split"

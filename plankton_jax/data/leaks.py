@@ -50,7 +50,8 @@ class NearDuplicates:
     identical: np.ndarray
 
     def across(self, parts: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " q"]:
-        """The pairs, by number, of which the images are in two parts; -1 is no part."""
+        """The pairs, by number, of which the images are in two parts, or of two labels; -1 is
+        none."""
         first, second = parts[self.pairs[:, 0]], parts[self.pairs[:, 1]]
         return np.flatnonzero((first != second) & (first >= 0) & (second >= 0))
 

@@ -19,7 +19,7 @@ import data_builders
 from plankton_jax.config import Config
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.data.geometry import decode_grey
-from plankton_jax.data.leaks import find_candidates, find_near_duplicates
+from plankton_jax.data.leaks import NearDuplicates, find_candidates, find_near_duplicates
 from plankton_jax.data.splits import joined, split_rows
 from plankton_jax.errors import UserError
 from plankton_jax.run_data import open_data
@@ -246,3 +246,8 @@ def test_a_run_knows_its_rows_and_their_weights(tmp_path):
         table.write_text(text)
         with pytest.raises(UserError, match=words):
             open_data(config)
+
+
+def test_a_pair_is_of_two_parts_or_labels_where_both_have_one():
+    found = NearDuplicates(np.array([[0, 1], [0, 2], [1, 3], [2, 3]]), np.zeros(4, bool))
+    np.testing.assert_array_equal(found.across(np.array([0, 1, -1, 1])), [0])

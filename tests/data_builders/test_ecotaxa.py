@@ -238,6 +238,30 @@ def test_what_is_no_table_is_told(tmp_path, table, words):
         build(tmp_path, source)
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [('a "', ""), ('"a', "quotation mark that is not closed"), ("a\tb\tc", "line 3 has")],
+)
+def test_a_table_is_read_whole_or_refused(tmp_path, cell, words):
+    """One line that cannot be read must not lose its table beside another that can."""
+    lines = tsv(ROWS[2:], types=False).decode().splitlines()
+    lines[2] = lines[2].replace("\t", "\t", 1).rpartition("\t")[0] + "\t" + cell
+    members = {"a.tsv": tsv(ROWS[:2]), "b.tsv": "\n".join(lines).encode(), **images()}
+    source = bundle(tmp_path, members)
+    if not words:
+        build(tmp_path, source)
+        return
+    with pytest.raises(UserError, match=f"b.tsv cannot be read whole .*{words}"):
+        build(tmp_path, source)
+
+
+def test_an_object_without_an_id_is_left_out(tmp_path):
+    nameless = ("", *ROWS[0][1:])
+    directory = build(tmp_path, bundle(tmp_path, {"a.tsv": tsv([nameless, *ROWS[1:]]), **images()}))
+    assert "" not in columns(directory)["id"]
+    assert "no object_id" in (directory / "rejected.csv").read_text()
+
+
 def test_numbers_go_to_the_network_as_measurements(tmp_path, source):
     dataset = open_dataset(build(tmp_path, source, features=True))
     found = measure(dataset, np.array([0, 1, 2, 3, -1]), ("feature:object_area", "log_side"))

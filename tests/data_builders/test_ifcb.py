@@ -129,6 +129,42 @@ def test_what_is_missing_or_too_short_is_left_out(tmp_path, source):
     assert f"{PIDS[5]},reaches beyond the end" in rejected
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(("inf", "2"), "cannot be read"), ((str(2 << 20), "1"), "a side over 65536 pixels")],
+)
+def test_regions_of_sizes_that_cannot_be_are_left_out(tmp_path, source, size, words):
+    adc = source / f"{NEW}.adc"
+    lines = adc.read_text().splitlines()
+    cells = lines[0].split(",")
+    cells[15:17] = size
+    adc.write_text("\n".join([",".join(cells), *lines[1:]]))
+    with (source / f"{NEW}.roi").open("ab") as roi:
+        roi.write(bytes(2 << 20))
+    directory = build(tmp_path, source)
+    assert columns(directory)["id"] == PIDS[1:]
+    assert words in (directory / "rejected.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "scores"),
+    [
+        (["a", "b"], [1.5, 3.0], [[0.2, 0.8], [0.9, 0.1]]),
+        (["a", "b"], 1, [[0.2, 0.8]]),
+        (["a", "b"], [b"x", b"y"], [[0.2, 0.8], [0.9, 0.1]]),
+        ([], [1, 3], [[], []]),
+        (["a", "b"], [1, 3], [[b"x", b"y"], [b"x", b"y"]]),
+    ],
+)
+def test_class_scores_that_cannot_be_are_refused(tmp_path, source, labels, numbers, scores):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["class_labels"] = labels
+        file["roi_numbers"], file["output_scores"] = numbers, scores
+    with pytest.raises(UserError, match="is no file of class scores|needed: v3, a row a region"):
+        build(tmp_path, source, labels=path)
+
+
 def test_bad_sources_and_labels(tmp_path, source):
     with pytest.raises(UserError, match="holds no whole bin"):
         build(tmp_path, _empty(tmp_path))

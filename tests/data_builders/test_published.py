@@ -108,6 +108,88 @@ def test_zooscan_v1(tmp_path):
     assert not (directory / "features.arrow").exists()
 
 
+REPEATED = "id that occurred before"
+
+
+def test_zooscan_takes_an_objid_once_also_when_its_build_was_stopped(tmp_path, monkeypatch):
+    """By the listing: what a build that went on, or a range of one, has taken itself is too little
+    to tell."""
+    again = {"ZooScanSet/imgs/Calanidae/101.png": encoded(seed=7)}
+    wrong = {"ZooScanSet/imgs/Calanidae/104.jpg": jpeg(4)}  # ahead of the one that is right
+    source = write_tar(tmp_path / "57398.tar", wrong | V1 | again)
+
+    def build(name: str) -> pathlib.Path:
+        return data_builders.prepare("zooscan/v1", data_dir=tmp_path / name, source=source)
+
+    whole = build("whole")
+    assert rejected(whole)["ZooScanSet/imgs/Calanidae/101.png"] == REPEATED
+    assert labels(whole)["104"] == "detritus"
+    monkeypatch.setattr(_staging, "MAX_SHARD_RECORDS", 2)
+    save, saved = _staging.Staging.save, []
+
+    def stop(self):
+        save(self)
+        saved.append(self.position)
+        if len(saved) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_staging.Staging, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build("stopped")
+    assert labels(build("stopped")) == labels(whole) and saved[0] > 0
+
+
+def test_tables_of_features_that_cannot_be(tmp_path):
+    name = "ZooScanSet/features_native.csv.gz"
+    for features, words in (
+        (table("objid,area,area", "101,1,2"), "column area twice"),
+        (table("objid,name", "101,x"), "no column of numbers"),
+    ):
+        source = write_tar(tmp_path / "57398.tar", V1 | {name: features})
+        with pytest.raises(UserError, match=words):
+            data_builders.prepare("zooscan/v1", data_dir=tmp_path, source=source, features=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("lensless", ["a/TRAIN_IMAGE/VOLVOX/1.png", "b/TRAIN_IMAGE/VOLVOX/1.png"]),
+        ("ndsb", ["train/fecal_pellet/1.png", "more/fecal_pellet/1.png"]),
+        ("whoi", ["2006/mix/x_1.png", "backup/2006/mix/x_1.png"]),
+    ],
+)
+def test_ids_that_are_there_twice_are_taken_once(tmp_path, name, members):
+    folder, _, file = members[0].rpartition("/")
+    other = {"lensless": "PARAMECIUM BURSARIA", "ndsb": "copepod_calanoid", "whoi": "detritus"}
+    second = f"{folder.rpartition('/')[0]}/{other[name]}/{file}"
+    source = write_zip(
+        tmp_path / "x.tar.zip",  # a zip archive, whatever it is called
+        {path: encoded(seed=n) for n, path in enumerate([*members, second])},
+    )
+    directory = data_builders.prepare(name, data_dir=tmp_path / "data", source=source)
+    assert len(index(directory)["id"]) == 2
+    assert list(rejected(directory).values()) == [REPEATED]
+
+
+def test_sources_of_which_a_part_would_be_ignored_are_refused(tmp_path):
+    write_zip(tmp_path / "train.zip", {"train/fecal_pellet/1.jpg": jpeg(1)})
+    with pytest.raises(UserError, match=r"has no test.zip, which .* set config.data.dataset=ndsb"):
+        data_builders.prepare("ndsb/all", data_dir=tmp_path / "data", source=tmp_path)
+    write_zip(tmp_path / "2006.zip", {"2006/mix/1.png": encoded()})
+    (tmp_path / "2007").mkdir()
+    with pytest.raises(UserError, match="archives of 2006 and folders of 2007"):
+        data_builders.prepare("whoi", data_dir=tmp_path / "data", source=tmp_path)
+
+
+def test_a_built_data_set_takes_no_settings_of_its_source(tmp_path):
+    source = write_tar(tmp_path / "57398.tar", V1)
+    built = data_builders.prepare("zooscan/v1", data_dir=tmp_path / "data", source=source)
+    assert data_builders.prepare(str(built), data_dir=tmp_path / "data") == built
+    for given in ({"source": source}, {"features": True}, {"statuses": ("validated",)}):
+        with pytest.raises(UserError, match=f"config.data.{next(iter(given))}: has no meaning"):
+            data_builders.prepare(str(built), data_dir=tmp_path / "data", **given)
+
+
 def test_zooscan_native_features(tmp_path):
     source = write_tar(tmp_path / "57398.tar", V1)
     directory = data_builders.prepare(
