@@ -204,6 +204,23 @@ def _level_problems(config: Config) -> list[str]:
             f"config.loss.level_epochs: found {epochs} with {len(loss.level_weights)} rows of "
             "level_weights; allowed: one rising number above 0 for each row behind the first."
         )
+    late = [epoch for epoch in epochs if epoch >= config.train.epochs]
+    if late:
+        problems.append(
+            f"config.loss.level_epochs: found {late}; allowed: less than config.train.epochs, "
+            f"which is {config.train.epochs}: a row of level_weights would never count."
+        )
+    if loss.level_schedule == "linear" and phases == 1:
+        problems.append(
+            'config.loss.level_schedule: found "linear" with fewer than two rows of config.loss.'
+            'level_weights, between which nothing changes; allowed: "constant", or more rows.'
+        )
+    if loss.level_schedule == "learned" and head == "sbacnn":
+        problems.append(
+            'config.loss.level_schedule: found "learned" with config.model.head="sbacnn", whose '
+            "losses below the gate hold a constant that the weights would be learned from; "
+            "allowed: constant, linear."
+        )
     if loss.level_schedule == "learned" and loss.level_weights:
         problems.append(
             'config.loss.level_weights: found values with config.loss.level_schedule="learned", '

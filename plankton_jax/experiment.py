@@ -17,6 +17,7 @@ from plankton_jax import heads, initial_weights, losses, models, optim, weights
 from plankton_jax.config import KERAS_HUB, Config, walk
 from plankton_jax.errors import UserError
 from plankton_jax.metrics import METRIC_NAMES
+from plankton_jax.names import BRANCH_HEADS
 from plankton_jax.run_data import Data
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.train_step import LOSS, TrainState, make_eval_step, make_train_step
@@ -238,13 +239,19 @@ def make_training(
     )
 
 
-def try_functions(config: Config, training: Training) -> None:
-    """Traces one step of a run whose settings are functions, so that one that does not fit is told
-    before anything is written.
+def try_step(config: Config, training: Training) -> None:
+    """Traces what only a run itself can refuse, so that it is told before anything is written: the
+    maps that branches read, and a step whose settings are functions.
 
     Raises:
-      UserError: the step cannot be traced.
+      UserError: it cannot be traced.
     """
+    network = training.network
+    if config.model.head in BRANCH_HEADS:
+        side, numbers = config.data.image_size, len(config.data.measurements)
+        image = jax.ShapeDtypeStruct((1, side, side, config.model.in_channels), jnp.float32)
+        measured = jax.ShapeDtypeStruct((1, numbers), jnp.float32)
+        jax.eval_shape(network.embed, network.params, network.model_state, image, measured)
     given = [name for name, _, value in walk(config) if callable(value)]
     if not given:
         return

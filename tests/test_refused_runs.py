@@ -231,6 +231,14 @@ def test_what_cannot_be_evaluated_is_told(workspace, arguments, words):
             ("--config.optim.schedule=plateau", "--config.split.fractions=(0.999,0.0005,0.0005)"),
             "no image falls to validation",
         ),
+        (
+            (
+                "--config.model.head=bcnn",
+                "--config.loss.name=level_cross_entropy",
+                "--config.loss.label_smoothing=0",
+            ),
+            "config.head.window: found 7; a branch reads a map of",
+        ),
     ],
 )
 def test_bad_settings_leave_no_run_behind(workspace, overrides, words):

@@ -8,6 +8,7 @@ Written and read a row group at a time, so that millions of rows need little mem
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -126,6 +127,15 @@ class Predictions:
                 except (OSError, pa.ArrowException) as error:
                     raise _damaged(self.path, error) from error
                 yield self._rows(table)
+
+    def digest(self) -> str:
+        """sha256 of ids and labels, whatever their order: equal where the images are the same."""
+        pairs = [
+            f"{identifier}\0{label}"
+            for rows in self.batches(embedding=False)
+            for identifier, label in zip(rows.ids, rows.label.tolist(), strict=True)
+        ]
+        return hashlib.sha256("\n".join(sorted(pairs)).encode()).hexdigest()
 
     def _rows(self, table: pa.Table) -> Rows:
         names, label = table.column_names, table["label"].to_numpy()

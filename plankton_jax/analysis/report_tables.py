@@ -30,7 +30,10 @@ def report_tables(
     """
     tree = runs[0][1].taxonomy
     report = of_the_report(runs[0][1])
-    found = [(name, measure(predictions, decoder)) for name, predictions in runs]
+    found = [
+        (_shown(name, predictions, decoder), measure(predictions, decoder))
+        for name, predictions in runs
+    ]
     beside = _with_true_sides(runs, found, decoder)
     tables = [_levels(beside, tree, report), _agreement(found, tree)]
     if tree.depth > 1:
@@ -40,6 +43,12 @@ def report_tables(
             tables.insert(1, _gated(gated, tree, report))
         tables.insert(-1, _coherence(beside, tree, report))
     return tables
+
+
+def _shown(name: str, predictions: Predictions, decoder: str | None) -> str:
+    """The run's name, with the decoder where it is not its head's own."""
+    own = decoder in (None, predictions.provenance.decoder)
+    return name if own else f"{name} ({decoder})"
 
 
 def _with_true_sides(
@@ -161,24 +170,26 @@ def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool)
 
 
 def _coherence(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
-    sides = range(len(tree.node_names[0]))
-    rows = [
-        (name, *(_percent(one.coherence_accuracy(side)) for side in (*sides, None)))
+    """As the report has it: a line for each side and for all images, a column for each run."""
+    sides = tree.node_names[0]
+    columns = {
+        name: [_percent(one.coherence_accuracy(side)) for side in (*range(len(sides)), None)]
         for name, one in found
-    ]
+    }
     if report:
-        order = [published.SIDES.index(side) for side in tree.node_names[0]]
-        rows += [
-            (name + REPORT, *(_number(cells[place]) for place in (*order, 2)))
+        order = [published.SIDES.index(side) for side in sides]
+        columns |= {
+            name + REPORT: [_number(cells[place]) for place in (*order, 2)]
             for name, cells in published.TABLE_7.items()
-        ]
+        }
+    rows = zip((*sides, "all"), *columns.values(), strict=True)
     return Table(
         "table_7",
         "Coherence accuracy",
         _note(
             "In %: images with every level right, by their true first level and in total.", found
         ),
-        ("run", *tree.node_names[0], "all"),
+        (tree.level_names[0], *columns),
         tuple(rows),
     )
 

@@ -57,14 +57,14 @@ class BranchVectors(nnx.Module):
                 )
             widths = [sides[tap] ** 2 * width for tap, width in zip(self.taps, widths, strict=True)]
         else:
-            for width in widths:
+            for width in widths[: count - self.trunk]:
                 heads = math.gcd(width, max(width // HEAD_WIDTH, 1))
                 options = {"window": self.window, "shift": 0, "drop_path_rate": 0.0}
                 self.blocks.append(Block(width, heads, **options, dtype=dtype, rngs=rngs))
                 self.norms.append(LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs))
         self.projections = nnx.List()
         if config.bilinear:
-            for tap in self.taps:
+            for tap in self.taps[: count - self.trunk]:
                 self.projections.append(
                     Linear(stage_dims[tap], config.bilinear_width, dtype=dtype, rngs=rngs)
                 )
@@ -75,11 +75,9 @@ class BranchVectors(nnx.Module):
 
     def __call__(self, features: Features, *, key: jax.Array | None = None) -> list[Array]:
         """The vectors `b d` of all branches, d as in `dims`."""
-        maps = self._maps(features, key)
+        maps = self._maps(features, key)[: len(self.dims) - self.trunk]
         vectors = [self._vector(number, x) for number, x in enumerate(maps)]
-        if self.trunk:
-            vectors[-1] = features.pooled
-        return vectors
+        return [*vectors, features.pooled] if self.trunk else vectors
 
     def _maps(self, features: Features, key: jax.Array | None) -> list[Array]:
         tapped = [features.stages[tap] for tap in self.taps]

@@ -197,8 +197,10 @@ def test_tables_have_the_report_s_layout_and_its_numbers(tmp_path, of_the_report
     assert [line[0] for line in six[1:4]] == ["one", "two", "two (true side)"]
     assert len(six) == 1 + 2 * (3 + 4)
     seven = cells(made["table_7"])
-    assert seven[0] == ["run", "relevant", "irrelevant", "all"]
-    assert ["SBA-CNN (report)", "93.7", "87.7", "90.1"] in seven
+    assert seven[0][:4] == ["side", "one", "two", "two (true side)"]
+    assert [line[0] for line in seven[1:]] == ["relevant", "irrelevant", "all"]
+    place = seven[0].index("SBA-CNN (report)")
+    assert [line[place] for line in seven[1:]] == ["93.7", "87.7", "90.1"]
     assert "consistent" in made["agreement"].markdown()
 
 
@@ -211,7 +213,7 @@ def test_other_trees_give_other_tables_without_the_report(tmp_path):
     found = report_tables([("small", small)])
     assert [table.name for table in found] == ["table_4", "table_6", "table_7", "agreement"]
     assert not any("report)" in table.csv() for table in found)
-    assert cells(found[2])[0] == ["run", "k", "l", "m", "all"]
+    assert [line[0] for line in cells(found[2])] == ["kind", "k", "l", "m", "all"]
     flat_tables = report_tables([("flat", read_predictions(flat / "predictions/test.parquet"))])
     assert [table.name for table in flat_tables] == ["table_4", "agreement"]
 
@@ -231,6 +233,7 @@ def test_heads_behind_a_gate_are_those_of_the_head_not_of_the_decoder(tmp_path):
         assert ("true side" in made["table_7"].csv()) == (name == "older")
     gated = read(tmp_path / "gated")
     assert "true side" in report_tables([gated], "routed")[0].csv()
+    assert "gated (oracle)," in report_tables([gated], "oracle")[0].csv()
 
 
 def test_the_report_is_not_shown_beside_other_data(tmp_path):
@@ -306,6 +309,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         tables.main([*arguments, *(str(tmp_path / name) for name in ("one", "other", "empty"))])
     text = str(caught.value)
     assert "plankton_jax.evaluate --run" in text and "its tree is not that of one" in text
+    write(tmp_path, "seed", seed=1)
+    with pytest.raises(UserError, match="--runs seed: other images, or the same with other labels"):
+        tables.main([*arguments, str(tmp_path / "one"), str(tmp_path / "seed")])
     with pytest.raises(UserError, match="--runs: one twice"):
         tables.main([*arguments, str(tmp_path / "one"), str(tmp_path / "one")])
     assert not (tmp_path / "out").exists()

@@ -498,3 +498,11 @@ def test_the_branch_papers_networks_start_from_keras_s_values():
         bound = np.sqrt(6 / (fan_in + fan_out))
         assert np.abs(array(kernel)).max() <= bound
         np.testing.assert_allclose(array(kernel).std(), bound / np.sqrt(3), rtol=0.1)
+
+
+def test_a_branch_that_reads_the_trunk_has_no_block_of_its_own():
+    settings = {"branches": "parallel", "window": 1, "bilinear": True, "bilinear_width": 3}
+    head = make("bcnn", trunk=True, scramble=False, **settings)
+    own = head.vectors
+    assert len(own.blocks) == len(own.norms) == len(own.projections) == 2
+    assert own.dims == (9, 9, BACKBONE.feature_dim)
