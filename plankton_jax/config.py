@@ -158,8 +158,9 @@ class DataConfig:
     )
     unreadable: str = setting(
         "stop",
-        "What a record that cannot be read does: stop the run, or skip, which tells of it; in its "
-        "place comes another image of the batch, in an evaluation none.",
+        "What a record that cannot be read, or that ends or stops loader processes, does: stop the "
+        "run, or skip, which tells of it; in its place comes another image of the batch, in an "
+        "evaluation none.",
         allowed=("stop", "skip"),
         affects_result=False,
     )

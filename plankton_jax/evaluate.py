@@ -135,7 +135,9 @@ def predict(
         hint = "every image has a label" if split == UNLABELLED else "see config.split.fractions"
         raise UserError(f"--split {split}: it has no image; {hint}.")
     provenance = run_directory.read_provenance(run)
-    training = experiment.make_training(config, data, fresh=False, provenance=provenance)
+    training = experiment.make_training(
+        config, data, fresh=False, provenance=provenance, notify=notify
+    )
     params, model_state, step = _restored(config, training, run, checkpoint)
     provenance = Provenance(
         split=split,

@@ -17,7 +17,7 @@ from plankton_jax import heads, initial_weights, losses, models, optim, weights
 from plankton_jax.config import KERAS_HUB, Config, walk
 from plankton_jax.errors import UserError
 from plankton_jax.metrics import METRIC_NAMES
-from plankton_jax.names import BRANCH_HEADS
+from plankton_jax.names import ATTENTION_HEADS, BRANCH_HEADS
 from plankton_jax.run_data import Data
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.train_step import LOSS, TrainState, make_eval_step, make_train_step
@@ -65,8 +65,8 @@ def make_network(
       data: the run's data description; see `Data.description`.
       fresh: whether the run begins; otherwise a checkpoint holds what the initial weights gave.
       provenance: of the weights that a run, not a fresh one, began with.
-      notify: called with sentences on the initial weights: their licence, a head left out, none
-        for a frozen backbone.
+      notify: called with sentences on the initial weights (their licence, a head left out, none
+        for a frozen backbone) and on settings that are there for reproduction alone.
 
     Raises:
       UserError: unknown names, sizes that do not fit, weights that do not fit.
@@ -84,6 +84,12 @@ def make_network(
             "warning: config.model.freeze_backbone: found True for a backbone of random numbers, "
             "which stays as it is drawn. Give config.model.initial_weights (a run or a file of "
             "weights) or config.model.pretrained."
+        )
+    if notify and settings.head in ATTENTION_HEADS and config.head.attention == "batch0":
+        notify(
+            "warning: config.head.attention: found batch0: every image gets the attention weights "
+            "of the first image of its batch, a mistake of BA-CNN's authors, so that predictions "
+            "depend on the batch. It is there to reproduce their figures; otherwise: sample."
         )
     mean, std = _normalisation(config, data, provenance)
 

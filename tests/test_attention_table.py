@@ -92,3 +92,12 @@ def test_rows_are_means_over_the_images_of_a_side(head, tmp_path, monkeypatch):
 def test_what_has_no_attention_or_no_labels_is_refused(head, split, part):
     with pytest.raises(UserError, match=part):
         attention_table.refuse_without(head, split)
+
+
+def test_weights_of_the_first_image_are_told_to_be_a_mistake():
+    config, told = Config(), []
+    config.data.image_size, config.model.name, config.model.head = 16, small, "bacnn"
+    config.head.branches, config.head.width, config.head.attention_width = "dense", 8, 4
+    for config.head.attention in ("sample", "batch0"):
+        experiment.make_network(config, {"mean": 0.5, "std": 0.25}, TREE, notify=told.append)
+    assert len(told) == 1 and "config.head.attention: found batch0" in told[0]

@@ -54,6 +54,8 @@ class BatchMaker:
     measurements: tuple[str, ...] = ()
     geometry: Geometry = AS_IT_IS
     skip_unreadable: bool = False
+    deadly: frozenset[int] = frozenset()
+    """Rows that end or stop the process that reads them; they count as unreadable."""
 
     def __call__(self, number: int) -> Batch:
         return self.fill(number, aligned_empty(self.layout))
@@ -161,6 +163,11 @@ class BatchMaker:
         return images
 
     def _strictly(self, rows: np.ndarray) -> list[np.ndarray]:
+        for row in self.deadly.intersection(rows.tolist()) if self.deadly else ():
+            raise UserError(
+                f"{self.dataset.describe(row)}: reading it ends or stops a loader process. Build "
+                "the data set again without it."
+            )
         files = self.dataset.read_images(rows)
         return [self._decode(f, r) for f, r in zip(files, rows.tolist(), strict=True)]
 

@@ -6,6 +6,7 @@ number of the next batch is all the state there is. So loader processes that end
 anew from there. Starts threads, or processes with shared memory, and ends them when closed.
 """
 
+import dataclasses
 import multiprocessing
 import sys
 import threading
@@ -26,6 +27,7 @@ from plankton_jax.data.loader_processes import (
     IntoSlots,
     Watched,
     begin_loader_process,
+    find_culprit,
     parse_flags_for_grain,
 )
 from plankton_jax.data.slots import Slots
@@ -125,12 +127,13 @@ class BatchIterator:
         """New processes for those that ended or hang.
 
         Raises:
-          UserError: it is not the first time at this batch.
+          UserError: it is not the first time at this batch, and no record that may be left out is
+            to blame.
         """
         self._failures += 1
         self._kill()
         self.close()
-        if self._failures == _ATTEMPTS:
+        if self._failures == _ATTEMPTS and not self._leave_out_culprit():
             rows = self._maker.rows(self.next_batch).tolist()
             raise UserError(
                 f"config.data.worker_count: {problem} {_ATTEMPTS} times at batch "
@@ -144,6 +147,28 @@ class BatchIterator:
             "stream of images stays the same"
         )
         self._start()
+
+    def _leave_out_culprit(self) -> bool:
+        """Looks for a record that ends or stops the process that reads it, and leaves it out.
+
+        Raises:
+          UserError: there is one, and records that cannot be read are not to be left out.
+        """
+        maker = self._maker
+        if isinstance(maker, FeatureBatchMaker):
+            return False
+        ahead = self._workers * (self._threads + _READY)
+        numbers = range(self.next_batch, min(self.next_batch + ahead, self._stop))
+        row = find_culprit(maker, numbers, self._timeout)
+        if row is None:
+            return False
+        self._maker = dataclasses.replace(maker, deadly=maker.deadly | {row})
+        if not maker.skip_unreadable:
+            raise UserError(
+                f"{self._maker.problem(row)} Or leave it out with config.data.unreadable=skip."
+            )
+        self._failures = 0
+        return True
 
     def _kill(self) -> None:
         """Ends the loader processes at once."""

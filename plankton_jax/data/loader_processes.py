@@ -7,7 +7,8 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import flags
@@ -48,6 +49,36 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)  # Grain's loops wait for what never comes
+
+
+def find_culprit(maker: BatchMaker, numbers: Iterable[int], timeout: float) -> int | None:
+    """The row of these batches whose record ends a process that reads it, or keeps it for `timeout`
+    seconds; None when all can be read or are told to be unreadable."""
+    rows = list(dict.fromkeys(row for n in numbers for row in maker.rows(n).tolist()))
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_read_one_by_one, args=(maker, rows, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    read = -1  # rows; the process needs some seconds before the first
+    try:
+        while ours.poll(timeout):
+            read = ours.recv()
+    except EOFError:  # it has ended
+        process.join()
+        if process.exitcode == 0:
+            return None
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    return rows[read] if 0 <= read < len(rows) else None
+
+
+def _read_one_by_one(maker: BatchMaker, rows: list[int], told: Connection) -> None:
+    for number, row in enumerate(rows):
+        told.send(number)
+        maker.problem(row)
 
 
 class Watched:

@@ -367,6 +367,44 @@ def test_loader_processes_that_end_again_and_again_stop_the_run(tiny):
     assert not multiprocessing.active_children()
 
 
+class _Fatal:
+    """A data set of which row 11 ends or stops any process but the one it was made in."""
+
+    def __init__(self, dataset, hang):
+        self.dataset, self.hang, self.home = dataset, hang, os.getpid()
+
+    def __getattr__(self, name):
+        if name in ("dataset", "__setstate__"):  # asked for while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def read_images(self, rows):
+        if os.getpid() != self.home and 11 in rows:
+            if not self.hang:
+                os._exit(17)
+            time.sleep(600)
+        return self.dataset.read_images(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hang", [False, True])
+def test_a_record_that_ends_or_stops_its_process_is_named_and_left_out(tiny, hang):
+    told = []
+    settings = {"worker_count": 1, "timeout": 8, "notify": told.append}
+    dataset = _Fatal(tiny, hang)
+    with make_eval_batches(dataset, np.arange(40), 8, 8, **settings) as batches:
+        with pytest.raises(UserError, match=r"row 11\): reading it ends or stops .*=skip"):
+            list(batches)
+    told.clear()
+    with make_eval_batches(
+        dataset, np.arange(40), 8, 8, skip_unreadable=True, **settings
+    ) as batches:
+        index = np.concatenate([batch["index"] for batch in batches])
+    np.testing.assert_array_equal(index, np.where(np.arange(40) == 11, -1, np.arange(40)))
+    assert [text for text in told if "left out" in text and "row 11" in text]
+    assert not multiprocessing.active_children()
+
+
 class _Deadly:
     """A sampler that ends any process but the one it was made in."""
 
