@@ -91,7 +91,7 @@ def _read(folders: list[pathlib.Path], split: str) -> list[tuple[str, "Predictio
                 f"--runs {name}: {predictions.num_examples} images were evaluated, of {first_name} "
                 f"{first.num_examples}. Runs to compare need one split."
             )
-        elif predictions.digest() != first.digest():
+        elif predictions.digest != first.digest:
             problems.append(
                 f"--runs {name}: other images, or the same with other labels, were evaluated than "
                 f"of {first_name}. Runs to compare need one split."

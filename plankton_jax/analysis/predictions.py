@@ -8,6 +8,7 @@ Written and read a row group at a time, so that millions of rows need little mem
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -128,6 +129,7 @@ class Predictions:
                     raise _damaged(self.path, error) from error
                 yield self._rows(table)
 
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 of ids and labels, whatever their order: equal where the images are the same."""
         pairs = [

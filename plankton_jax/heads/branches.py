@@ -161,5 +161,17 @@ class DenseLayers(nnx.Module):
     def __call__(
         self, x: Float[Array, "b c"], *, train: bool, key: jax.Array | None
     ) -> Float[Array, "b d"]:
+        return self.normalise(self.active(x, train=train, key=key), train=train, key=key)
+
+    def active(
+        self, x: Float[Array, "b c"], *, train: bool, key: jax.Array | None
+    ) -> Float[Array, "b d"]:
+        """All up to the second layer's ReLU."""
         x = self.first(x, train=train, key=fold_in_name(key, "first"))
-        return self.second(x, train=train, key=fold_in_name(key, "second"))
+        return self.second.active(x)
+
+    def normalise(
+        self, x: Float[Array, "b d"], *, train: bool, key: jax.Array | None
+    ) -> Float[Array, "b d"]:
+        """The second layer's batch norm and dropout."""
+        return self.second.normalise(x, train=train, key=fold_in_name(key, "second"))

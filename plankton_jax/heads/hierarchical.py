@@ -264,12 +264,10 @@ class AddHead(BranchHead):
         read: list[Array] = []
         joined = None
         for number, (layers, x) in enumerate(zip(self.dense, vectors, strict=True)):
-            own_key = fold_in_name(key, f"dense{number}")
-            x = layers.first(x, train=train, key=fold_in_name(own_key, "first"))
-            x = layers.second.active(x)
-            joined = x if joined is None else self.join(joined, x)
-            second_key = fold_in_name(own_key, "second")
-            read.append(layers.second.normalise(joined, train=train, key=second_key))
+            options = {"train": train, "key": fold_in_name(key, f"dense{number}")}
+            own = layers.active(x, **options)
+            joined = own if joined is None else self.join(joined, own)
+            read.append(layers.normalise(joined, **options))
         return read
 
 

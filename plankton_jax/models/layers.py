@@ -128,10 +128,9 @@ def _matmul(inputs: Array, weights: Array) -> Array:
 class Convolution(nnx.Module):
     """A convolution; float32 parameters, computed in `dtype`.
 
-    `kernel_size` is a side, or height and width. The kernel starts from `kernel_init`, if there is
-    none from He et al. 2015's normal distribution over the outgoing connections; the bias from
-    zeros. The arithmetic and its options
-    are those of `convolve`.
+    `kernel_size` is a side, or height and width. The kernel starts from `kernel_init`, without one
+    from He et al. 2015's normal distribution over the outgoing connections; the bias from zeros.
+    The arithmetic and its options are those of `convolve`.
     """
 
     def __init__(
