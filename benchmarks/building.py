@@ -86,7 +86,9 @@ def write_zooscan(path: pathlib.Path, count: int, features: bool) -> None:
         add(archive, "taxa.csv.gz", gzip.compress(table.encode(), 1))
         if features:
             names = ",".join(f"feature{k}" for k in range(60))
-            lines = (f"{i}" + f",{i}.5" * 60 for i in range(count))
+            random = np.random.default_rng(0)
+            numbers = ((random.integers(0, 10**6, 60) / 100).tolist() for _ in range(count))
+            lines = (f"{i}," + ",".join(map(str, line)) for i, line in enumerate(numbers))
             table = "\n".join((f"objid,{names}", *lines, ""))
             add(archive, "features_native.csv.gz", gzip.compress(table.encode(), 1))
         for i, taxon in enumerate(taxa):

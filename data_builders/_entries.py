@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 SETTING = "config.data.source"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -64,6 +64,10 @@ class Source(Protocol):
 
     def read(self, entry: Entry) -> bytes:
         """The bytes of a file; may be called from several threads."""
+        ...
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """A large file, to be read piece by piece and closed."""
         ...
 
     def close(self) -> None:

@@ -2,14 +2,15 @@
 given. Reads the archives; fetches those that are missing into the download folder.
 """
 
+import contextlib
 import functools
 import gzip
 import inspect
-import io
 import pathlib
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import BinaryIO, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,6 @@ from data_builders._entries import (
     CorruptMemberError,
     Entry,
     Source,
-    read_table_file,
 )
 from data_builders._files_builder import FilesBuilder, directory_name
 from data_builders._sources import open_source
@@ -229,33 +229,57 @@ class _BoundedGzip(gzip.GzipFile):
         return data
 
 
-def read_table(source: Source, name: str, columns: Sequence[str] = ()) -> pa.Table | None:
-    """The table `name` (comma-separated, gzipped if it ends so) of a source, or None without it.
+def table_batches(
+    source: Source, name: str, columns: Sequence[str] = (), *, nulls: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the table `name` (comma-separated, gzipped if it ends so) of a source, as text.
+
+    About a megabyte of it at a time: tables of a million rows and dozens of columns take more
+    memory than the listing of the images.
 
     Args:
-      columns: those wanted, as text; none: all, of the types that they seem to be.
+      columns: those wanted; none: all.
+      nulls: whether empty fields and what stands for a missing number become null.
+
+    Yields:
+      Batches of text columns, one at least, which may have no rows; none when the source does not
+      have the table.
 
     Raises:
       UserError: it cannot be read, or lacks a column.
     """
     entry = next((e for e in source.entries if e.path.rpartition("/")[2] == name), None)
     if entry is None:
-        return None
+        return
     try:
-        file = io.BytesIO(read_table_file(source, entry))
-        if name.endswith(".gz"):
-            file = _BoundedGzip(fileobj=file)
-        options = None
-        if columns:
-            types = dict.fromkeys(columns, pa.string())
-            options = arrow_csv.ConvertOptions(include_columns=list(columns), column_types=types)
-        return arrow_csv.read_csv(file, convert_options=options)
+        if not columns:
+            with _opened(source, entry) as file, arrow_csv.open_csv(file) as reader:
+                columns = reader.schema.names
+        options = arrow_csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types=dict.fromkeys(columns, pa.string()),
+            strings_can_be_null=nulls,
+        )
+        with (
+            _opened(source, entry) as file,
+            arrow_csv.open_csv(file, convert_options=options) as reader,
+        ):
+            yield from reader
     except (
         OSError,
         EOFError,
         zlib.error,
+        zipfile.BadZipFile,
         CorruptMemberError,
         KeyError,
         pa.ArrowException,
     ) as error:
         raise UserError(f"{SETTING}: {entry.path} cannot be read as a table ({error}).") from error
+
+
+@contextlib.contextmanager
+def _opened(source: Source, entry: Entry) -> Iterator[BinaryIO]:
+    if entry.size > _entries.MAX_TABLE_BYTES:
+        raise CorruptMemberError(f"over {_entries.MAX_TABLE_BYTES >> 30} GiB")
+    with source.open(entry) as file:
+        yield cast("BinaryIO", _BoundedGzip(fileobj=file)) if entry.path.endswith(".gz") else file

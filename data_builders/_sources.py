@@ -5,6 +5,7 @@ Reads the source; writes nothing.
 
 import contextlib
 import hashlib
+import io
 import os
 import pathlib
 import stat
@@ -13,7 +14,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from data_builders._entries import (
     LINK_BROKEN,
@@ -77,6 +78,9 @@ class FolderSource:
 
     def read(self, entry: Entry) -> bytes:
         return (self._root / entry.path).read_bytes()
+
+    def open(self, entry: Entry) -> BinaryIO:
+        return (self._root / entry.path).open("rb")
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -155,6 +159,12 @@ class ZipSource:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise CorruptMemberError(str(error)) from error
 
+    def open(self, entry: Entry) -> BinaryIO:
+        try:
+            return cast("BinaryIO", self._archive.open(self._members[entry.member]))
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise CorruptMemberError(str(error)) from error
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._archive.close()
@@ -201,6 +211,9 @@ class TarSource:
             raise CorruptMemberError("the archive ends before it")
         return data
 
+    def open(self, entry: Entry) -> BinaryIO:
+        return io.BufferedReader(_Section(self.path, entry.member, entry.size))
+
     def close(self) -> None:
         with self._lock:
             if self._descriptor >= 0:
@@ -235,6 +248,27 @@ class TarSource:
                 f"{SETTING} {self.path}: is no whole tar archive ({error}). Copy or download it "
                 "again; one that is compressed has to be decompressed first."
             ) from error
+
+
+class _Section(io.RawIOBase):
+    """A range of a file's bytes, as a file."""
+
+    def __init__(self, path: pathlib.Path, start: int, size: int):
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(start)
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(memoryview(buffer)[: self._left]) or 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _is_tar(path: pathlib.Path) -> bool:

@@ -6,17 +6,15 @@ writes.
 
 import csv
 import functools
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from data_builders._download import Archive
 from data_builders._entries import Entry, Source
-from data_builders._published import PublishedBuilder, read_table
+from data_builders._published import PublishedBuilder, table_batches
 from data_builders.base import Record
-from plankton_jax.data.counter import text_hash
+from data_builders.zooscan._feature_table import FeatureTable, NotAFeatureTable, Rows
 from plankton_jax.errors import UserError
 from plankton_jax.taxonomy import normalised_name
 
@@ -60,10 +58,11 @@ class Builder(PublishedBuilder):
         """Reads the table of labels and, when asked for, that of native features."""
         column = _CLASS_COLUMN[self.options.variant]
         columns = ["objid", column] + (["set"] if self.options.variant == "v2" else [])
-        table = read_table(source, TABLE, columns)
-        if table is None:
+        batches = list(table_batches(source, TABLE, columns))
+        if not batches:
             raise UserError(f"{self.where}: has no {TABLE}. {self.by_hand()}")
-        self._rows = _Rows(table.column("objid").to_pylist())
+        table = pa.Table.from_batches(batches)
+        self._rows = Rows(table.column("objid").to_pylist())
         names = table.column(column).to_pylist()
         normalised = {name: normalised_name(name) for name in set(names)}
         self._classes = [normalised[name] for name in names]
@@ -83,9 +82,7 @@ class Builder(PublishedBuilder):
         if self._sets is not None:
             record.split = _SPLITS.get(self._sets[self._rows.find(record.id)], "")
         if self.options.features:
-            found = self._feature_rows.find(record.id)
-            values = self._features[found] if found >= 0 else np.full(len(self.features()), np.nan)
-            record.features = tuple(values.tolist())
+            record.features = self._features.values(self._rows.find(record.id))
         return record
 
     def features(self) -> tuple[str, ...]:
@@ -93,7 +90,7 @@ class Builder(PublishedBuilder):
         if not self.options.features:
             return ()
         self.sources()
-        return self._feature_names
+        return self._features.names
 
     def sources(self) -> list[Source]:
         return self._opened
@@ -105,7 +102,7 @@ class Builder(PublishedBuilder):
     def release(self) -> None:
         self._opened.clear()
         if self.options.features:
-            self._features = self._features[:0]
+            self._features.release()
 
     def more_metadata(self) -> dict[str, Any]:
         """The lineage of every class, from the tree's table."""
@@ -113,48 +110,11 @@ class Builder(PublishedBuilder):
             return {"lineages": {row["taxon"]: row["lineage"] for row in csv.DictReader(file)}}
 
     def _read_features(self, source: Source) -> None:
-        table = read_table(source, FEATURES)
-        if table is None or "objid" not in table.column_names:
+        try:
+            table = FeatureTable(table_batches(source, FEATURES, nulls=True), self._rows)
+        except NotAFeatureTable as error:
             raise UserError(
-                f"config.data.features: {self.where} has no {FEATURES} with a "
-                "column objid. Leave the setting out, or give the archive as it was published."
-            )
-        twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-        if twice:
-            raise UserError(
-                f"{self.where}: {FEATURES} has the column {twice[0]} twice. Give the archive as it "
-                "was published."
-            )
-        numeric = [
-            field.name
-            for field in table.schema
-            if field.name != "objid"
-            and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
-        ]
-        if not numeric:
-            raise UserError(
-                f"{self.where}: {FEATURES} has no column of numbers. Leave config.data.features "
-                "out, or give the archive as it was published."
-            )
-        self._feature_names = tuple(numeric)
-        self._feature_rows = _Rows([str(objid) for objid in table.column("objid").to_pylist()])
-        self._features = np.empty((table.num_rows, len(numeric)), np.float64)
-        for place, name in enumerate(numeric):
-            self._features[:, place] = table.column(name).cast(pa.float64()).to_numpy()
-            table = table.drop_columns([name])  # a table of a gigabyte is not held twice
-
-
-class _Rows:
-    """The row of each key in a table of millions, in twelve bytes a key."""
-
-    def __init__(self, keys: Sequence[str]):
-        hashes = np.fromiter(map(text_hash, keys), np.uint64, len(keys))
-        self._order = np.argsort(hashes, kind="stable").astype(np.int32)
-        self._hashes = hashes[self._order]
-
-    def find(self, key: str) -> int:
-        """The row, or -1."""
-        wanted = np.uint64(text_hash(key))
-        place = int(np.searchsorted(self._hashes, wanted))
-        found = place < len(self._hashes) and self._hashes[place] == wanted
-        return int(self._order[place]) if found else -1
+                f"{self.where}: {FEATURES} {error}. Give the archive as it was published, or leave "
+                "config.data.features out."
+            ) from error
+        self._features = table
