@@ -48,19 +48,12 @@ def command(name: str, *arguments: Any) -> None:
 
 def in_proportion(share: float, branch_training: bool) -> list[str]:
     """Settings with which the weights of the levels, where they change, and the learning rate
-    change at the same shares of a shorter run; the rate falls by equal factors, together as far as
-    the papers'."""
+    change at the same shares of a shorter run."""
     switches, drops = (
-        tuple(round(epoch * share, 3) for epoch in epochs) for epochs in ((15, 25, 35), (42, 52))
+        tuple(round(epoch * share, 3) for epoch in epochs) for epochs in ((15, 25, 35), (43, 53))
     )
     levels = [f"--config.loss.level_epochs={switches}"] if branch_training else []
-    return [
-        *levels,
-        "--config.optim.schedule=step",
-        "--config.optim.warmup_epochs=0",
-        f"--config.optim.step_epochs={drops}",
-        "--config.optim.step_factor=0.2236",
-    ]
+    return [*levels, f"--config.optim.step_epochs={drops}"]
 
 
 def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float, ...]:

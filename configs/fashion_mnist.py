@@ -6,8 +6,9 @@ notebooks beside it), and ours.
     python -m plankton_jax.evaluate --run runs/fashion_bacnn --split test
 
 Argument: bcnn, hbcnn, bacnn, add or concat (the papers' networks and hyper-parameters: 60 epochs
-from scratch without augmentation, SGD with Nesterov momentum .9, learning rate .001, .0002 from
-epoch 42 and .00005 from 52, branch training with switches at 15, 25 and 35); flat, sbacnn or
+from scratch without augmentation, SGD with Nesterov momentum .9, learning rate .001, .0002 after
+epoch 42 (their program counts from 0) and .00005 after 52, branch training with switches at 15, 25
+and 35); flat, sbacnn or
 coherent (other heads with the same base and hyper-parameters; flat has the cross-entropy of the
 leaves, coherent that of all levels, equally); or best (the coherent head on base C with
 augmentation). With /4 behind it, as in `bacnn/4`, every layer of the base has
@@ -91,7 +92,10 @@ def head_settings(arg: str) -> Config:
     config.optim.nesterov = True
     config.optim.learning_rate = 1e-3
     config.optim.weight_decay = 0.0
-    config.optim.schedule = learning_rate
+    config.optim.schedule = "step"
+    config.optim.warmup_epochs = 0.0
+    config.optim.step_epochs = (43.0, 53.0)
+    config.optim.step_factor = (0.2, 0.25)
     if arg == "flat":
         return config
     config.model.head = arg
@@ -118,15 +122,6 @@ def branched(config: Config, arg: str) -> Config:
     config.loss.level_weights = WEIGHTS
     config.loss.level_epochs = (15, 25, 35)
     return config
-
-
-def learning_rate(step):
-    """The papers' course: .001, .0002 from epoch 42 and .00005 from 52, as shares of the first."""
-    import jax.numpy as jnp
-
-    epoch = step / 469  # steps of 128 of the 60,000 images
-    # "After 42" in their program: the epochs, counted from 0, above 42.
-    return jnp.where(epoch < 43, 1.0, jnp.where(epoch < 53, 0.2, 0.05))
 
 
 def best(config: Config) -> Config:

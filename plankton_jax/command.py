@@ -341,6 +341,8 @@ def config_from_json(file: pathlib.Path) -> Config:
             continue
         if isinstance(value, dict):
             value = _found_function(value, file)
+        if name == "optim.step_factor" and isinstance(value, float):
+            value = (value,)  # saved when there was one for all epochs
         _set(config, name, _tupled(value))
     raise_all(unknown)
     return config

@@ -497,7 +497,9 @@ class OptimConfig:
         0.0, "Share of the peak that cosine ends at (Loshchilov & Hutter 2017).", low=0, high=1
     )
     step_epochs: tuple[float, ...] = setting((), "Epochs at which schedule=step multiplies.")
-    step_factor: float = setting(0.1, "What schedule=step multiplies by.", low=0, high=1)
+    step_factor: tuple[float, ...] = setting(
+        (0.1,), "What schedule=step multiplies by: at all of step_epochs, or at each."
+    )
     plateau_monitor: str = setting(
         "macro_f1", "Validation metric that schedule=plateau watches; level2/macro_f1 for a level."
     )

@@ -86,6 +86,12 @@ def joint_problems(config: Config) -> list[str]:
         problems.append(
             "config.optim.step_epochs: found (); allowed with schedule=step: one epoch or more."
         )
+    factors, count = tuple(config.optim.step_factor), len(config.optim.step_epochs)
+    if len(factors) not in (1, max(count, 1)) or not all(0 <= factor <= 1 for factor in factors):
+        problems.append(
+            f"config.optim.step_factor: found {factors}; allowed: a number from 0 to 1, or one for "
+            f"each of the {count} config.optim.step_epochs."
+        )
     problems += ineffective_problems(config)
     if (
         config.optim.warmup_epochs >= config.train.epochs

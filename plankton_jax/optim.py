@@ -81,9 +81,11 @@ def make_schedule(config: OptimConfig, total_steps: int, steps_per_epoch: int) -
         after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_factor)
     elif config.schedule == "step":
         edges: dict[int, float] = {}
-        for epoch in config.step_epochs:  # two within one step multiply twice
+        count = len(config.step_epochs)
+        factors = config.step_factor * (count if len(config.step_factor) == 1 else 1)
+        for epoch, factor in zip(config.step_epochs, factors, strict=True):
             edge = round(epoch * steps_per_epoch) - warmup
-            edges[edge] = edges.get(edge, 1.0) * config.step_factor
+            edges[edge] = edges.get(edge, 1.0) * factor  # two within one step multiply twice
         after = optax.piecewise_constant_schedule(peak, edges)
     else:  # constant; a plateau's cuts multiply it, see `plateau_update`
         after = optax.constant_schedule(peak)

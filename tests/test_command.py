@@ -234,6 +234,17 @@ def test_overrides_are_typed(plain):
             ["step_epochs: found (-3,); allowed: numbers above 0"],
         ),
         (["--config.optim.schedule=step"], ["step_epochs"]),
+        *(
+            (
+                [
+                    "--config.optim.schedule=step",
+                    "--config.optim.step_epochs=(3,6)",
+                    f"--config.optim.step_factor={factors}",
+                ],
+                [f"step_factor: found {factors}; allowed: a number from 0 to 1, or one for each"],
+            )
+            for factors in ((0.5, 0.5, 0.5), (1.5,), ())
+        ),
         (["--config.model.in_channels=2"], ["1 or 3"]),
         (["--config.train.epochs=0.5"], ["warmup_epochs"]),
         (
@@ -374,6 +385,15 @@ def test_a_function_survives_saving(tmp_path):
     again = command.read_config(str(saved), [])
     assert again.seed == 7 and again.loss.name.__name__ == "my_loss"
     assert command.config_hash(again) == command.config_hash(config)
+
+
+def test_a_run_that_was_saved_with_one_step_factor_is_read(plain, tmp_path):
+    """Runs of before each of `step_epochs` could have its own."""
+    saved = command.config_to_json(command.read_config(plain, []))
+    saved["optim"]["step_factor"] = 0.1
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(saved))
+    assert command.read_config(str(file), []) == command.read_config(plain, [])
 
 
 def test_a_function_without_a_name_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import optax
 import pytest
 from flax import nnx
 
-from plankton_jax import models, optim
+from plankton_jax import command, models, optim
 from plankton_jax.config import OptimConfig
 from plankton_jax.errors import UserError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +58,7 @@ def test_schedules_have_their_closed_forms(schedule):
         warmup_epochs=2,
         final_factor=0.1,
         step_epochs=(4.0, 6.0),
-        step_factor=0.2,
+        step_factor=(0.2,),
     )
     rate = optim.make_schedule(config, total_steps=100, steps_per_epoch=10)
 
@@ -70,6 +73,15 @@ def test_schedules_have_their_closed_forms(schedule):
 
     for step in (0, 1, 19, 20, 21, 39, 40, 41, 59, 60, 61, 99):
         assert float(rate(step)) == pytest.approx(expected(step), rel=1e-5), step
+
+
+def test_every_step_epoch_may_have_its_own_factor():
+    """The course of the branch papers' rate, whatever the steps of an epoch."""
+    config = command.read_config(f"{CONFIGS / 'fashion_mnist.py'}:bacnn", []).optim
+    for steps in (469, 10):
+        rate = optim.make_schedule(config, 60 * steps, steps)
+        found = [float(rate(round(epoch * steps))) for epoch in (0, 42, 42.9, 43, 52.9, 53, 59)]
+        np.testing.assert_allclose(found, [1e-3] * 3 + [2e-4] * 2 + [5e-5] * 2, rtol=1e-6)
 
 
 def test_a_function_is_a_schedule():
