@@ -87,7 +87,6 @@ def of_the_report(predictions: Predictions) -> bool:
 
 
 def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
-    columns = [f"{level} {metric}" for level in tree.level_names for metric in METRICS]
     rows = [
         (name, *(cell for level in range(tree.depth) for cell in _four(one.level_rows(level))))
         for name, one in found
@@ -106,9 +105,14 @@ def _levels(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool
             "averages.",
             found,
         ),
-        ("run", *columns),
+        ("run", *tuple(METRICS) * tree.depth),
         tuple(rows),
+        ("", *_for_each_metric(tree.level_names)),
     )
+
+
+def _for_each_metric(level_names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(level for level in level_names for _ in METRICS)
 
 
 def _gated(runs: Sequence[tuple[str, Predictions]], tree: Taxonomy, report: bool) -> Table:
@@ -144,28 +148,31 @@ def _gate_name(tree: Taxonomy) -> str:
 
 
 def _sides(found: Sequence[tuple[str, Hierarchy]], tree: Taxonomy, report: bool) -> Table:
-    columns = [f"{level} {metric}" for level in tree.level_names[1:] for metric in METRICS]
+    """As the report has it: a cross below the side that a line is of."""
+    sides, first, below = tree.node_names[0], tree.level_names[0], tree.level_names[1:]
     rows = []
-    for side, side_name in enumerate(tree.node_names[0]):
+    for side, side_name in enumerate(sides):
+        crosses = ["X" if name == side_name else "" for name in sides]
         for name, one in found:
             levels = [one.level_rows(level, side) for level in range(1, tree.depth)]
-            rows.append((name, side_name, *(cell for level in levels for cell in _four(level))))
+            rows.append((name, *crosses, *(cell for level in levels for cell in _four(level))))
         if report:
             rows += [
-                (name + REPORT, side_name, *(c for level in levels for c in map(_number, level)))
+                (name + REPORT, *crosses, *(c for level in levels for c in map(_number, level)))
                 for (name, of_side), levels in published.TABLE_6.items()
                 if of_side == side_name
             ]
     return Table(
         "table_6",
-        f"Metrics of the images of each {tree.level_names[0]}",
+        f"Metrics of the images of each {first}",
         _note(
             "In %, over the images whose true first level is the given one; a prediction elsewhere "
             "in the tree is an error. Averages as in the table of all levels.",
             found,
         ),
-        ("run", tree.level_names[0], *columns),
+        ("run", *sides, *tuple(METRICS) * len(below)),
         tuple(rows),
+        ("", *(first,) * len(sides), *_for_each_metric(below)),
     )
 
 

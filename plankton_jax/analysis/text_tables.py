@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import pathlib
 
 from plankton_jax.files import replacing
@@ -16,6 +17,7 @@ class Table:
       name: of its files.
       title, note: what it shows, and how to read it.
       columns, rows: headings, and lines of as many cells.
+      groups: of each column, a heading above it and its neighbours of the same group, or "".
     """
 
     name: str
@@ -23,10 +25,17 @@ class Table:
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    groups: tuple[str, ...] = ()
+
+    def headings(self) -> tuple[str, ...]:
+        """Of each column, its group's before its own, for formats with one line of headings."""
+        groups = self.groups or ("",) * len(self.columns)
+        pairs = zip(groups, self.columns, strict=True)
+        return tuple(f"{group} {column}".strip() for group, column in pairs)
 
     def markdown(self) -> str:
         """As a table of GitHub's Markdown, with title and note."""
-        lines = [self.columns, ("---",) + ("---:",) * (len(self.columns) - 1), *self.rows]
+        lines = [self.headings(), ("---",) + ("---:",) * (len(self.columns) - 1), *self.rows]
         cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
         table = "\n".join(f"| {line} |" for line in cells)
         return f"### {self.title}\n\n{table}\n\n{self.note}\n"
@@ -34,7 +43,7 @@ class Table:
     def csv(self) -> str:
         """As comma-separated values with a line of headings."""
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows((self.columns, *self.rows))
+        csv.writer(file, lineterminator="\n").writerows((self.headings(), *self.rows))
         return file.getvalue()
 
     def write(self, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -54,7 +63,7 @@ class Table:
     def latex(self) -> str:
         """As a `table` environment that needs the package booktabs."""
         lines = [" & ".join(map(_latex, line)) + r" \\" for line in (self.columns, *self.rows)]
-        body = [lines[0], r"\midrule", *lines[1:]]
+        body = [*self._latex_groups(), lines[0], r"\midrule", *lines[1:]]
         return "\n".join(
             (
                 r"\begin{table}",
@@ -69,6 +78,19 @@ class Table:
                 "",
             )
         )
+
+    def _latex_groups(self) -> list[str]:
+        """The line of groups, each across its columns, and the rules below them."""
+        cells, rules, start = [], [], 1
+        for group, members in itertools.groupby(self.groups):
+            count = len(list(members))
+            if group:
+                cells.append(rf"\multicolumn{{{count}}}{{c}}{{{_latex(group)}}}")
+                rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
+            else:
+                cells += [""] * count
+            start += count
+        return [" & ".join(cells) + r" \\", "".join(rules)] if rules else []
 
 
 def _latex(text: str) -> str:

@@ -196,6 +196,11 @@ def test_tables_have_the_report_s_layout_and_its_numbers(tmp_path, of_the_report
     six = cells(made["table_6"])
     assert [line[0] for line in six[1:4]] == ["one", "two", "two (true side)"]
     assert len(six) == 1 + 2 * (3 + 4)
+    assert six[0][:4] == ["run", "side relevant", "side irrelevant", "group Acc"]
+    assert {tuple(line[1:3]) for line in six[1:8]} == {("X", "")}
+    assert {tuple(line[1:3]) for line in six[8:]} == {("", "X")}
+    row = measure(runs[0][1]).level_rows(1, 1)
+    assert six[8][0] == "one" and six[8][3] == f"{100 * row['accuracy']:.1f}"
     seven = cells(made["table_7"])
     assert seven[0][:4] == ["side", "one", "two", "two (true side)"]
     assert [line[0] for line in seven[1:]] == ["relevant", "irrelevant", "all"]
@@ -267,7 +272,10 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys, of_the_report):
         for suffix in (".md", ".csv", ".tex"):
             assert (out / f"{name}{suffix}").stat().st_size > 100
     tex = (out / "table_4.tex").read_text()
-    assert r"\toprule" in tex and tex.count(r"\\") == 1 + 2 + len(published.TABLE_4)
+    assert r"\toprule" in tex and tex.count(r"\\") == 2 + 2 + len(published.TABLE_4)
+    level = r" & \multicolumn{4}{c}{%s}"
+    assert "".join(level % name for name in TREE.level_names) in tex
+    assert r"\cmidrule(lr){2-5}\cmidrule(lr){6-9}\cmidrule(lr){10-13}" in tex
     agreement = cells_of(out / "agreement.csv")
     assert [line[4] for line in agreement[1:]] == ["100.0", "100.0"]
     for name in ("one", "two"):
