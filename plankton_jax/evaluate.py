@@ -27,7 +27,7 @@ from plankton_jax.command import (
 )
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
-from plankton_jax.names import DECODERS, UNLABELLED
+from plankton_jax.names import DECODERS, UNLABELLED, own_decoder
 
 if TYPE_CHECKING:
     from plankton_jax.analysis.predictions import Predictions
@@ -110,9 +110,6 @@ def _run_config(run: pathlib.Path, overrides: list[str]) -> Config:
     return config
 
 
-DECODER_OF_HEAD = {"sbacnn": "routed", "coherent": "leaf"}
-
-
 def predict(
     config: Config,
     run: pathlib.Path,
@@ -150,7 +147,7 @@ def predict(
         taxonomy=data.taxonomy,
         training_counts=data.class_counts("train"),
         views=views,
-        decoder=decoder or DECODER_OF_HEAD.get(str(config.model.head), "argmax"),
+        decoder=decoder or own_decoder(config.model.head),
         head=display_name(config.model.head),
     )
     path = run / "predictions" / f"{split}.parquet"

@@ -17,7 +17,7 @@ from plankton_jax import heads, initial_weights, losses, models, optim, weights
 from plankton_jax.config import KERAS_HUB, Config, walk
 from plankton_jax.errors import UserError
 from plankton_jax.metrics import METRIC_NAMES
-from plankton_jax.names import ATTENTION_HEADS, BRANCH_HEADS
+from plankton_jax.names import ATTENTION_HEADS, BRANCH_HEADS, own_decoder
 from plankton_jax.run_data import Data
 from plankton_jax.taxonomy import Taxonomy
 from plankton_jax.train_step import LOSS, TrainState, make_eval_step, make_train_step
@@ -237,7 +237,12 @@ def make_training(
             cutmix=config.augmentation.cutmix,
             **constants,
         ),
-        eval_step=make_eval_step(network.apply, jnp.asarray(taxonomy.ancestors), **constants),
+        eval_step=make_eval_step(
+            network.apply,
+            jnp.asarray(taxonomy.ancestors),
+            decoder=own_decoder(config.model.head),
+            **constants,
+        ),
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,

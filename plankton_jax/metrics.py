@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from plankton_jax.config import METRICS as METRIC_NAMES
+from plankton_jax.names import DECODER_OF_HEAD
 
 TOP = 5
 
@@ -41,23 +42,25 @@ def batch_sums(
     leaf: Int[Array, " b"],
     mask: Bool[Array, " b"],
     ancestors: Int[Array, "levels leaves"],
+    decoder: str = "argmax",
 ) -> Sums:
     """Sums and counts of a batch, for every level; rows where `mask` is False count for nothing.
 
     Returns a dict of `confusion` (int32 `k k`, rows are the true nodes), `top5_correct` (int32) and
     `log_loss` (float32, nats), each a tuple with one entry a level, and `count` (int32). The
-    prediction is the first largest logit; a tie below it goes to the lower index, so that top-1 and
-    top-5 agree. A logit that is not a number makes its row's log-loss so and is never in the top 5
-    of more than 5.
+    prediction is that of `predicted_nodes`. In the top 5 a tie goes to the lower index, as in the
+    prediction by argmax. A logit that is not a number makes its row's log-loss so and is never in
+    the top 5 of more than 5.
     """
+    decoded = predicted_nodes(level_logits, ancestors, decoder)
     leaf = jnp.where(mask, leaf, 0).astype(jnp.int32)
     ones = mask.astype(jnp.int32)
     confusion, top5_correct, log_loss = [], [], []
-    for logits, nodes in zip(level_logits, jnp.asarray(ancestors), strict=True):
+    levels = zip(level_logits, decoded, jnp.asarray(ancestors), strict=True)
+    for logits, predicted, nodes in levels:
         logits = logits.astype(jnp.float32)
         size = logits.shape[-1]
         true = nodes[leaf].astype(jnp.int32)
-        predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         confusion.append(jnp.zeros((size, size), jnp.int32).at[true, predicted].add(ones))
         own = jnp.take_along_axis(logits, true[:, None], axis=-1)
         before = jnp.arange(size, dtype=jnp.int32)[None] < true[:, None]
@@ -71,6 +74,29 @@ def batch_sums(
         "log_loss": tuple(log_loss),
         "count": jnp.sum(ones, dtype=jnp.int32),
     }
+
+
+def predicted_nodes(
+    level_logits: tuple[Float[Array, "b k"], ...],
+    ancestors: Int[Array, "levels leaves"],
+    decoder: str,
+) -> tuple[Int[Array, " b"], ...]:
+    """The node of every level under the decoder of a head: "argmax", "leaf" or "routed" of
+    `plankton_jax.decoding`, on the device."""
+    if decoder not in ("argmax", *DECODER_OF_HEAD.values()):
+        raise ValueError(f"decoder {decoder!r} is of no head")
+    ancestors = jnp.asarray(ancestors, jnp.int32)
+    if decoder == "leaf":
+        leaf = jnp.argmax(level_logits[-1], axis=-1)
+        return tuple(nodes[leaf] for nodes in ancestors)
+    first = jnp.argmax(level_logits[0], axis=-1).astype(jnp.int32)
+    chosen = [first]
+    for logits, nodes in zip(level_logits[1:], ancestors[1:], strict=True):
+        if decoder == "routed":
+            above = jnp.zeros(logits.shape[-1], jnp.int32).at[nodes].set(ancestors[0])
+            logits = jnp.where(above[None] == first[:, None], logits, -jnp.inf)
+        chosen.append(jnp.argmax(logits, axis=-1).astype(jnp.int32))
+    return tuple(chosen)
 
 
 def host_sums(

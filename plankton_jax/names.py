@@ -18,6 +18,9 @@ HEADS = tuple(sorted(("auxiliary", "coherent", "linear", *BRANCH_HEADS)))
 DECODERS = ("argmax", "routed", "oracle", "top_down", "leaf", "path", "risk")
 """Ways to predict nodes of all levels; see `plankton_jax.decoding`."""
 
+DECODER_OF_HEAD = {"sbacnn": "routed", "coherent": "leaf"}
+"""The one that a head is made for, where it is not "argmax"."""
+
 TRACKERS = ("mlflow", "wandb")
 """Services that metrics can go to; see `plankton_jax.trackers`."""
 
@@ -82,3 +85,8 @@ BACKBONES = (
     "vit_tiny_patch16_384",
     "xception41",
 )
+
+
+def own_decoder(head: object) -> str:
+    """The decoder of a head, by its name; of a user's own, every level by itself."""
+    return DECODER_OF_HEAD.get(head, "argmax") if isinstance(head, str) else "argmax"

@@ -120,7 +120,8 @@ def train(config: Config, workdir: pathlib.Path, config_file: pathlib.Path) -> i
             provenance=None if fresh else run_directory.read_provenance(workdir),
             notify=_note,
         )
-        experiment.try_step(config, training)
+        if fresh:
+            experiment.try_step(config, training)
         described = data.description() | {"directory": str(data.dataset.directory)}
         run_directory.write(workdir, config, config_file, described)
         run_data.write_class_counts(data, workdir / "class_counts.csv")

@@ -180,11 +180,12 @@ def make_eval_step(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    decoder: str = "argmax",
 ) -> Callable[[PyTree, PyTree, Batch], tuple[tuple[Array, ...], dict[str, Any]]]:
     """Builds `eval_step(params, model_state, batch) -> (level logits, metric sums)`.
 
     The logits cover every level of the tree: a head that predicts leaves alone has the coarser
-    levels read off its leaf probabilities.
+    levels read off its leaf probabilities. What is counted as predicted is up to the `decoder`.
     """
     ancestors = jnp.asarray(ancestors, jnp.int32)
 
@@ -194,7 +195,8 @@ def make_eval_step(
         logits, _ = apply(params, model_state, images, measurements, train=False, key=None)
         if len(logits) != ancestors.shape[0]:
             logits = metrics.marginal_logits(logits[-1], ancestors)
-        return logits, metrics.batch_sums(logits, batch["leaf"], batch["mask"], ancestors)
+        leaf, mask = batch["leaf"], batch["mask"]
+        return logits, metrics.batch_sums(logits, leaf, mask, ancestors, decoder)
 
     return eval_step
 

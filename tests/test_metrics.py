@@ -13,7 +13,9 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plankton_jax import metrics
+from plankton_jax import decoding, metrics
+from plankton_jax.names import own_decoder
+from plankton_jax.taxonomy import Taxonomy
 
 # Three levels: 2 roots, 4 groups, 9 leaves; leaves of a node are not neighbours.
 ANCESTORS = np.array(
@@ -27,7 +29,7 @@ ANCESTORS = np.array(
 LEVELS = ("root", "group", "taxon")
 SIZES = (2, 4, 9)
 
-batch_sums = jax.jit(metrics.batch_sums)
+batch_sums = jax.jit(metrics.batch_sums, static_argnames="decoder")
 marginal_logits = jax.jit(lambda logits: metrics.marginal_logits(logits, ANCESTORS))
 
 
@@ -105,6 +107,25 @@ def test_sums_do_not_depend_on_the_batches(seed):
             assert one.dtype == jnp.int32
     np.testing.assert_allclose(whole["log_loss"], total["log_loss"], rtol=1e-5)
     np.testing.assert_allclose(whole["log_loss"], kept["log_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["linear", "bacnn", "sbacnn", "coherent"])
+def test_validation_decodes_as_evaluation_does(head):
+    decoder = own_decoder(head)
+    logits, leaf = _examples(1)
+    names = tuple(tuple(map(str, range(size))) for size in SIZES)
+    decoded = decoding.decode(decoder, logits, Taxonomy(LEVELS, names, ANCESTORS))
+    assert (decoder == "argmax") == (decoded == decoding.decode("argmax", logits, None)).all()
+    found = batch_sums(logits, leaf, np.ones(60, bool), ANCESTORS, decoder=decoder)
+    expected = metrics.host_sums(logits, leaf, ANCESTORS, decoded)
+    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5)
+
+
+def test_a_decoder_that_no_head_has_is_a_mistake():
+    assert own_decoder(lambda: None) == "argmax"
+    with pytest.raises(ValueError, match="of no head"):
+        batch_sums(*_examples(1), np.ones(60, bool), ANCESTORS, decoder="path")
 
 
 def test_two_devices_count_what_one_counts():
