@@ -5,7 +5,13 @@ writes.
 """
 
 from data_builders._download import Archive
-from data_builders._entries import SETTING, Entry, Source, read_table_file
+from data_builders._entries import (
+    SETTING,
+    CorruptMemberError,
+    Entry,
+    Source,
+    read_table_file,
+)
 from data_builders._published import PublishedBuilder
 from data_builders.base import Record
 from plankton_jax.errors import UserError
@@ -43,15 +49,22 @@ class Builder(PublishedBuilder):
             name = f"{part}_filenames.txt"
             for entry in source.entries:
                 if entry.path.rpartition("/")[2] == name:
-                    self._note(read_table_file(source, entry), ours, name)
+                    try:
+                        text = read_table_file(source, entry).decode()
+                    except (CorruptMemberError, OSError, UnicodeDecodeError) as error:
+                        raise UserError(
+                            f"{SETTING} {source.path}: {entry.path}, a list of the official split, "
+                            f"cannot be read ({error}). {self.by_hand()}"
+                        ) from error
+                    self._note(text, ours, name)
 
     def complete(self, record: Record, entry: Entry) -> Record:
         record.split = self._split.get(record.id, "")
         return record
 
-    def _note(self, text: bytes, part: str, name: str) -> None:
+    def _note(self, text: str, part: str, name: str) -> None:
         """Every line is a path, of which the last three parts are the id."""
-        for line in text.decode("utf-8", "replace").splitlines():
+        for line in text.splitlines():
             identifier = "/".join(line.strip().replace("\\", "/").split("/")[-3:])
             if identifier and self._split.setdefault(identifier, part) != part:
                 raise UserError(

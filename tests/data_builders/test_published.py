@@ -337,6 +337,10 @@ def test_zoolake_has_its_official_split(tmp_path):
         names[0]: "train", names[1]: "validation", names[2]: "test", names[3]: "",
     }  # fmt: skip
     assert set(labels(directory).values()) == {"daphnia", "cyclops"}
+    list_name = "data/zoolake_train_test_val_separated/val_filenames.txt"
+    write_zip(tmp_path / "data.zip", members | {list_name: b"\xff\xfe1.jpeg"})
+    with pytest.raises(UserError, match="val_filenames.txt, a list of the official split, cannot"):
+        data_builders.prepare("zoolake", data_dir=tmp_path / "other", source=source)
 
 
 def test_lensless_with_a_double_space_in_a_name(tmp_path):
