@@ -68,7 +68,9 @@ def scores(options: argparse.Namespace, network: str, seed: int) -> tuple[float,
         f"--config.train.epochs={epochs}",
         f"--config.train.precision={options.precision}",
     ]
-    if network != "best" and options.epochs:
+    if options.epochs and network == "best":
+        settings.append(f"--config.optim.warmup_epochs={2 * epochs / EPOCHS['best']}")
+    elif options.epochs:
         settings += in_proportion(epochs / PAPERS, network in BRANCH_HEADS)
     config = pathlib.Path(__file__).parents[1] / "configs" / "fashion_mnist.py"
     command("train", "--config", f"{config}:{argument}", *settings, "--workdir", run)
@@ -108,20 +110,33 @@ def main() -> None:
     parser.add_argument("--channels-divided-by", type=int, default=1, choices=(1, 2, 4, 8))
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     options = parser.parse_args()
-    like_the_papers = options.channels_divided_by == 1 and not options.epochs
-    rows = []
+    rows: list[dict[str, Any]] = []
     for network in options.networks:
-        runs = [scores(options, network, seed) for seed in range(options.seeds)]
-        for place, what in enumerate(MEASURED):
-            values = [run[place] for run in runs]
-            line = row(f"{network}, {what}", "%", round(statistics.mean(values), 2))
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            published = PUBLISHED.get(network) if like_the_papers else None
-            rows.append(
-                line
-                | {"seeds": options.seeds, "spread": round(spread, 3)}
-                | ({"published": published[place]} if published else {})
-            )
+        rows += measured(options, network)
+        path, made = written(options, rows)  # after each network: the others take hours
+    print(made, path.with_suffix(".md"), sep="\n")
+
+
+def measured(options: argparse.Namespace, network: str) -> list[dict[str, Any]]:
+    """The five rows of a network, over its seeds."""
+    like_the_papers = options.channels_divided_by == 1 and not options.epochs
+    published = PUBLISHED.get(network) if like_the_papers else None
+    runs = [scores(options, network, seed) for seed in range(options.seeds)]
+    rows = []
+    for place, what in enumerate(MEASURED):
+        values = [run[place] for run in runs]
+        line = row(f"{network}, {what}", "%", round(statistics.mean(values), 2))
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        rows.append(
+            line
+            | {"seeds": options.seeds, "spread": round(spread, 3)}
+            | ({"published": published[place]} if published else {})
+        )
+    return rows
+
+
+def written(options: argparse.Namespace, rows: list[dict[str, Any]]) -> tuple[pathlib.Path, str]:
+    """Writes the rows so far; the JSON file, and the table beside it."""
     import jax
 
     device = jax.devices()[0]
@@ -134,7 +149,7 @@ def main() -> None:
     path = write_results("fashion_mnist", rows, packages, device=name, notes=notes)
     made = table(rows, notes)
     path.with_suffix(".md").write_text(made, encoding="utf-8")
-    print(made, path.with_suffix(".md"), sep="\n")
+    return path, made
 
 
 if __name__ == "__main__":

@@ -383,6 +383,8 @@ def config_hash(config: Config, results_only: bool = False) -> str:
     from plankton_jax.config import result_settings
 
     saved = dict(_flattened(config_to_json(config)))
+    if len(config.optim.step_factor) == 1:  # as it was hashed when there was one for all epochs
+        saved["optim.step_factor"] = config.optim.step_factor[0]
     if results_only:
         saved = {name: saved[name] for name in result_settings(config)}
     return hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest()

@@ -203,6 +203,25 @@ def _level_problems(config: Config) -> list[str]:
                 f"config.loss.level_weights: found {tuple(row)}; allowed: numbers of 0 or more, "
                 "not all 0, one for each level of the tree."
             )
+    columns = list(zip(*loss.level_weights, strict=False))
+    never = [number for number, weights in enumerate(columns) if max(weights) <= 0]
+    if head in BRANCH_HEADS and never:
+        problems.append(
+            f"config.loss.level_weights: found 0 in every row for level {never[0]} (the coarsest "
+            f'is 0) with config.model.head="{head}", whose branch would stay as it was drawn; '
+            "allowed: more than 0 in one row at least."
+        )
+    taps = tuple(config.head.taps)
+    if config.head.trunk and taps and taps[-1] != -1:
+        problems.append(
+            f"config.head.taps: found {taps} with config.head.trunk=True, where the leaves' branch "
+            "reads the trunk; allowed there: -1 in the last place."
+        )
+    narrow = [width for width in config.head.branch_widths if width < 1]
+    if narrow:
+        problems.append(
+            f"config.head.branch_widths: found {narrow[0]}; allowed: numbers of 1 or more."
+        )
     phases, epochs = max(len(loss.level_weights), 1), tuple(loss.level_epochs)
     rising = list(epochs) == sorted(set(epochs)) and min(epochs, default=1) > 0
     if len(epochs) != phases - 1 or not rising:
@@ -224,7 +243,7 @@ def _level_problems(config: Config) -> list[str]:
     if loss.level_schedule == "learned" and head == "sbacnn":
         problems.append(
             'config.loss.level_schedule: found "learned" with config.model.head="sbacnn", whose '
-            "losses below the gate hold a constant that the weights would be learned from; "
+            "losses below the gate hold the gate's own, which the weights would be learned from; "
             "allowed: constant, linear."
         )
     if loss.level_schedule == "learned" and loss.level_weights:

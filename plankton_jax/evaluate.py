@@ -292,6 +292,8 @@ def report(predictions: "Predictions", run: pathlib.Path, as_json: bool) -> None
     tables.print_level_table(summary, console)
     for made in of_levels:
         print(made.markdown())
+    if of_levels:
+        print(f"nodes of the levels are those of the decoder {predictions.provenance.decoder}")
     if views > 1:
         print(f"probabilities are means over {views} views of each image")
     print(f"licence of the images: {predictions.provenance.licence}")

@@ -223,6 +223,7 @@ def make_training(
     schedule = optim.make_schedule(settings, total_steps, steps_per_epoch)
     optimizer = optim.make_optimizer(settings, network.params, schedule)
     constants = {"mean": network.mean, "std": network.std}
+    decoder = own_decoder(config.model.head)
     return Training(
         network=network,
         state=initial_state(config, network, optimizer),
@@ -235,12 +236,13 @@ def make_training(
             ema_decay=config.train.ema_decay,
             mixup=config.augmentation.mixup,
             cutmix=config.augmentation.cutmix,
+            decoder=decoder,
             **constants,
         ),
         eval_step=make_eval_step(
             network.apply,
             jnp.asarray(taxonomy.ancestors),
-            decoder=own_decoder(config.model.head),
+            decoder=decoder,
             **constants,
         ),
         schedule=schedule,

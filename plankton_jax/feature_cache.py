@@ -142,8 +142,19 @@ def _description(
         "mean": list(network.mean),
         "std": list(network.std),
         "backbone_sha256": digest(jax.device_get(backbone)),
+        "backbone_program": _program(config, network, state),
         "features": [[array.name, list(array.shape), array.dtype] for array in arrays],
     }
+
+
+def _program(config: Config, network: Network, state: TrainState) -> str:
+    """sha256 of what a user's own backbone computes; that of a named one changes with `_FORMAT`."""
+    if isinstance(config.model.name, str):
+        return ""
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, config.model.in_channels), jnp.float32)
+    lowered = jax.jit(network.backbone).lower(state.params, state.model_state, images)
+    return hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
 
 def _records_done(files: FeatureFiles, described: dict[str, Any]) -> int:

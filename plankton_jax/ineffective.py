@@ -81,6 +81,7 @@ def _unused_problems(config: Config) -> list[str]:
     sized = bool({"log_side", "log_height", "log_width"} & set(config.data.measurements))
     levels, stepwise = loss == "level_cross_entropy", loss == "hierarchical_cross_entropy"
     level_settings = ("level_weights", "level_epochs", "level_schedule")
+    trained = not config.model.freeze_backbone
     rules = (
         ("optim", ("momentum", "nesterov"), not adamw, "optim.name=sgd"),
         ("optim", ("beta1", "beta2", "epsilon"), adamw, "optim.name=adamw"),
@@ -102,6 +103,7 @@ def _unused_problems(config: Config) -> list[str]:
         ("head", ("bilinear_width",), config.head.bilinear, "head.bilinear=True"),
         ("head", ("width",), one_width, "bacnn, sbacnn, add, or concat without branch_widths"),
         ("head", ("attention_width", "attention"), head in ATTENTION_HEADS, "attention"),
+        ("model", ("drop_path_rate", "rematerialise"), trained, "model.freeze_backbone=False"),
         ("loss", level_settings, levels, "loss.name=level_cross_entropy"),
         ("loss", ("tree_alpha",), stepwise, "loss.name=hierarchical_cross_entropy"),
         ("loss", ("tree_beta",), loss == "tree_soft_labels", "loss.name=tree_soft_labels"),

@@ -8,6 +8,7 @@ as good as one from here. The training step averages over the batch.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import cast
@@ -202,7 +203,7 @@ def make_loss(
       steps_per_epoch: to convert settings given in epochs.
 
     Raises:
-      UserError: level weights that do not fit the tree.
+      UserError: level weights that do not fit the tree, or of which a row would never count.
     """
     if callable(config.name):
         return cast(Loss, config.name)
@@ -227,6 +228,12 @@ def make_loss(
                 f"allowed: {depth} numbers in each row."
             )
         steps = tuple(round(epoch * steps_per_epoch) for epoch in config.level_epochs)
+        if any(second <= first for first, second in itertools.pairwise((0, *steps))):
+            raise UserError(
+                f"config.loss.level_epochs: found {tuple(config.level_epochs)}, which are the "
+                f"steps {steps} of epochs of {steps_per_epoch} steps; allowed: epochs so far apart "
+                "that every row of level_weights counts for one step at least."
+            )
         rows = tuple(map(tuple, rows))
         return LevelSchedule(rows, steps, config.level_schedule, smoothing)
     return functools.partial(NAMED[name], label_smoothing=smoothing)

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--decoder",
         choices=tuple(name for name in DECODERS),
-        help="how nodes follow from the logits of all levels; default: as each run's head has it",
+        help="how nodes follow from the logits of all levels; default: as each was evaluated",
     )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("tables"), help="folder")
     options = parser.parse_args(arguments)
@@ -41,7 +41,7 @@ def write_tables(options: argparse.Namespace) -> None:
     """All tables and figures of the runs."""
     from plankton_jax.analysis.effective_hierarchy import write_figures
     from plankton_jax.analysis.hierarchy import measure
-    from plankton_jax.analysis.report_tables import report_tables
+    from plankton_jax.analysis.report_tables import report_tables, shown_name
 
     runs = _read(options.runs, options.split)
     written = []
@@ -51,7 +51,9 @@ def write_tables(options: argparse.Namespace) -> None:
     for name, predictions in runs:
         if predictions.taxonomy.depth > 1:
             found = measure(predictions, options.decoder)
-            written += write_figures(found, name, options.out / f"{_file_name(name)}_hierarchy")
+            title = shown_name(name, predictions, options.decoder)
+            stem = "_".join(filter(None, (_file_name(name), title.removeprefix(name).strip(" ()"))))
+            written += write_figures(found, title, options.out / f"{stem}_hierarchy")
     for path in written:
         print(f"wrote {path}")
 

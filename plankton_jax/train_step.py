@@ -92,6 +92,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    decoder: str = "argmax",
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds `train_step(state, batch) -> (state, sums)`.
 
@@ -101,9 +102,10 @@ def make_train_step(
       mean, std: see `normalise`.
       ema_decay: decay a step of the moving averages; 0 keeps none.
       mixup, cutmix: the a of Beta(a, a) that weights are drawn from; 0 for none of this kind.
+      decoder: what leaf is predicted; see `metrics.predicted_nodes`.
 
-    `sums` holds `loss` (summed over the batch), `correct` (leaf top-1, of an example's own label
-    where it is mixed), `count`, and `gradient_norm` (of this step, not summed over examples).
+    `sums` holds `loss` (summed over the batch), `correct` (leaves, of an example's own label where
+    it is mixed), `count`, and `gradient_norm` (of this step, not summed over examples).
     """
     ancestors = jnp.asarray(ancestors, jnp.int32)
 
@@ -144,7 +146,11 @@ def make_train_step(
             ema=_moved_average(state, params, model_state, ema_decay),
         )
         count = jnp.asarray(labels.shape[0], jnp.int32)
-        correct = jnp.sum(jnp.argmax(logits[-1], axis=-1) == labels[:, -1])
+        if decoder == "routed":
+            predicted = metrics.predicted_nodes(logits, ancestors, decoder)[-1]
+        else:  # the likeliest leaf, also of a head that predicts no other level
+            predicted = jnp.argmax(logits[-1], axis=-1)
+        correct = jnp.sum(predicted == labels[:, -1])
         sums = {
             "loss": value * count.astype(jnp.float32),
             "correct": correct.astype(jnp.int32),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ from plankton_jax.models import list_models
 from plankton_jax.names import BACKBONES, BRANCH_HEADS, HEADS
 from plankton_jax.validation import all_problems, unknown_fields
 
+BCNN = ("--config.model.head=bcnn", "--config.loss.name=level_cross_entropy")
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 WITH_LOSS = """
@@ -156,6 +158,14 @@ def test_a_file_that_exits_and_a_folder_are_told(tmp_path):
             "--config.head.width=9 --config.head.branch_widths=(3,4)",
             "concat without branch_widths",
         ),
+        (
+            "--config.model.freeze_backbone=true --config.model.drop_path_rate=0.1",
+            "model.freeze_backbone=False",
+        ),
+        (
+            "--config.model.freeze_backbone=true --config.model.rematerialise=true",
+            "model.freeze_backbone=False",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused(plain, override, where):
@@ -183,6 +193,14 @@ def test_a_setting_without_effect_is_refused(plain, override, where):
             "config.train.evaluate_every_epochs: found 100.0 with config.optim.schedule=plateau",
         ),
         (["--config.data.seed=3", "--config.data.dataset=image_folder"], "config.data.seed"),
+        (
+            [*BCNN, "--config.head.branch_widths=(5,0,-1)"],
+            "config.head.branch_widths: found 0; allowed: numbers of 1 or more",
+        ),
+        (
+            [*BCNN, "--config.head.trunk=true", "--config.head.taps=(1,2,0)"],
+            "config.head.taps: found (1, 2, 0) with config.head.trunk=True",
+        ),
         (["--config.data.dataset=image_foldr"], 'Did you mean "image_folder"'),
         (["--config.model.name=vit_smal_patch16_224"], 'Did you mean "vit_small_patch16_224"'),
     ],
@@ -393,7 +411,12 @@ def test_a_run_that_was_saved_with_one_step_factor_is_read(plain, tmp_path):
     saved["optim"]["step_factor"] = 0.1
     file = tmp_path / "config.json"
     file.write_text(json.dumps(saved))
-    assert command.read_config(str(file), []) == command.read_config(plain, [])
+    config = command.read_config(plain, [])
+    assert command.read_config(str(file), []) == config
+    # What its checkpoints were marked with is what this version finds.
+    flat = dict(command._flattened(saved))
+    then = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+    assert command.config_hash(config) == then
 
 
 def test_a_function_without_a_name_is_refused(tmp_path):

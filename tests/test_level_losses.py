@@ -103,6 +103,12 @@ def test_weights_switch_at_their_epochs():
         np.testing.assert_allclose(weights_at(round(epoch * 10)), PAPERS[row], rtol=1e-6)
 
 
+def test_a_row_of_weights_that_would_never_count_is_refused():
+    for epochs in ((0.01,), (0.3, 0.31)):
+        with pytest.raises(UserError, match="level_epochs: found .* every row of level_weights"):
+            schedule(level_weights=PAPERS[: 1 + len(epochs)], level_epochs=epochs)
+
+
 def test_linear_weights_reach_each_row_at_its_epoch():
     linear = schedule(level_weights=PAPERS, level_epochs=(15, 25, 35), level_schedule="linear")
     for step, expected in ((0, PAPERS[0]), (150, PAPERS[1]), (350, PAPERS[3]), (500, PAPERS[3])):
@@ -161,7 +167,8 @@ def problems(head, **settings):
         ("bcnn", {"level_epochs": (15,)}, "one rising number"),
         ("bcnn", {"level_weights": PAPERS, "level_epochs": (15, 25, 60)}, "would never count"),
         ("bcnn", {"level_schedule": "linear"}, "between which nothing changes"),
-        ("sbacnn", {"name": "level_cross_entropy", "level_schedule": "learned"}, "hold a constant"),
+        ("sbacnn", {"name": "level_cross_entropy", "level_schedule": "learned"}, "hold the gate's"),
+        ("bcnn", {"level_weights": ((0, 0, 1),)}, "found 0 in every row for level 0"),
         ("bcnn", {"level_weights": PAPERS[:1], "level_schedule": "learned"}, "finds its own"),
         ("linear", {"level_weights": PAPERS[:1]}, "counts with loss.name=level_cross_entropy"),
         ("linear", {"name": "cross_entropy", "tree_beta": 2.0}, "loss.name=tree_soft_labels"),

@@ -97,6 +97,26 @@ def test_one_step_equals_the_step_by_hand(params, batch):
     assert int(sums["correct"]) == (logits.argmax(1) == np.asarray(batch["leaf"])).sum()
 
 
+def test_what_is_told_as_correct_is_what_the_head_s_decoder_predicts(batch):
+    """The likeliest leaf of all is one of the other side."""
+
+    def two_levels(params, model_state, images, measurements, *, train, key):
+        sides = jnp.asarray([[1.0, 0.0]] * 6)
+        leaves = jnp.asarray([[0.0, 1.0, 5.0]] * 6) + params[None]
+        return (sides, leaves), model_state
+
+    optimizer = optax.sgd(0.1)
+    state = dataclasses.replace(_state(jnp.zeros(3), optimizer), model_state={})
+    for decoder, right in (("argmax", 2), ("routed", 2), ("leaf", 2)):
+        labels = {"routed": 1}.get(decoder, 2)
+        step = make_train_step(
+            two_levels, cross_entropy, optimizer, ANCESTORS, True, mean=MEAN, std=STD,
+            decoder=decoder,
+        )  # fmt: skip
+        _, sums = jax.jit(step)(state, batch)
+        assert int(sums["correct"]) == (np.asarray(batch["leaf"]) == labels).sum() == right
+
+
 def test_model_state_moves_and_average_follows(params, batch):
     optimizer = optax.sgd(0.1)
     step = jax.jit(_step(optimizer, ema_decay=0.99))

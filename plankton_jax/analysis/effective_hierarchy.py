@@ -24,6 +24,8 @@ from plankton_jax.files import replacing
 
 LINE_INCHES, COLUMN_INCHES, LABEL_INCHES = 0.17, 2.6, 2.4
 WIDEST_POINTS = 9.0
+WIDEST = 1.5
+"""The width from which on edges are drawn alike: a rare node may be predicted a hundred times."""
 THINNEST_POINTS = 0.25
 
 
@@ -114,7 +116,7 @@ def _figure(found: Hierarchy, title: str) -> Figure:
                 Path(points, codes),
                 facecolor="none",
                 edgecolor=ORANGE if edge.contradicts else BLUE,
-                linewidth=max(WIDEST_POINTS * min(edge.width, 1.5) / 1.5, THINNEST_POINTS),
+                linewidth=max(WIDEST_POINTS * min(edge.width, WIDEST) / WIDEST, THINNEST_POINTS),
                 alpha=0.75 if edge.contradicts else 0.6,
                 capstyle="butt",
             )
@@ -139,7 +141,7 @@ def _figure(found: Hierarchy, title: str) -> Figure:
     axes.text(0.0, -0.9, "in the tree", color=BLUE, fontsize=8, va="bottom")
     axes.text(0.9, -0.9, "against the tree", color=ORANGE, fontsize=8, va="bottom")
     axes.text(
-        2.1, -0.9, "width: square root of the share of the left node's true number",
+        2.1, -0.9, f"width: square root of the share of the left node's true number, to {WIDEST}",
         color=FAINT, fontsize=8, va="bottom",
     )  # fmt: skip
     return figure
@@ -162,10 +164,11 @@ def _page(found: Hierarchy, title: str) -> str:
         u, v = tree.node_names[edge.level][edge.u], tree.node_names[edge.level + 1][edge.v]
         true = int(found.confusion[edge.level][edge.u].sum())
         text = f"{u} and {v}: given to {edge.count:,} images; {true:,} images truly are {u}"
+        stroke = max(8 * min(edge.width, WIDEST), 0.4)
         parts.append(
             f'<path class="{"against" if edge.contradicts else "within"}" '
             f'data-ends="{edge.level}-{edge.u} {edge.level + 1}-{edge.v}" '
-            f'data-width="{edge.width:.4f}" stroke-width="{max(8 * min(edge.width, 1.5), 0.4):.2f}"'
+            f'data-width="{edge.width:.4f}" stroke-width="{stroke:.2f}"'
             f' d="M{x1:.1f} {y1:.1f}C{(x1 + x2) / 2:.1f} {y1:.1f} {(x1 + x2) / 2:.1f} {y2:.1f} '
             f'{x2:.1f} {y2:.1f}"><title>{html.escape(text)}</title></path>'
         )
@@ -195,6 +198,7 @@ def _page(found: Hierarchy, title: str) -> str:
         width=width,
         height=height,
         largest=json.dumps(round(largest, 3)),
+        widest=WIDEST,
         body="\n".join(parts),
         within=BLUE,
         against=ORANGE,
@@ -217,7 +221,7 @@ path {{ fill: none; opacity: .6 }} .within {{ stroke: {within} }} .against {{ st
 <h1>{title}: effective hierarchy</h1>
 <p>{facts}.</p>
 <p>A line joins two nodes of neighbouring levels that one image was given, as wide as the square
-root of their number over the images that truly are of the left node:
+root of their number over the images that truly are of the left node (from {widest} on alike):
 <span class="key" style="color:{within}">in the tree</span>,
 <span class="key" style="color:{against}">against the tree</span>. Point at a line for its numbers;
 click a node to keep its lines lit.</p>

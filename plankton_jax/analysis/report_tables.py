@@ -11,6 +11,7 @@ from plankton_jax.analysis import published
 from plankton_jax.analysis.hierarchy import Hierarchy, measure
 from plankton_jax.analysis.predictions import Predictions
 from plankton_jax.analysis.text_tables import Table
+from plankton_jax.names import own_decoder
 from plankton_jax.taxonomy import Taxonomy
 
 METRICS = {"Acc": "accuracy", "F1": "f1", "Pre": "precision", "Rec": "recall"}
@@ -26,12 +27,12 @@ def report_tables(
 
     Args:
       runs: names to show and predictions.
-      decoder: for all runs; None: that of each run's head.
+      decoder: for all runs; None: the one that each was evaluated with.
     """
     tree = runs[0][1].taxonomy
     report = of_the_report(runs[0][1])
     found = [
-        (_shown(name, predictions, decoder), measure(predictions, decoder))
+        (shown_name(name, predictions, decoder), measure(predictions, decoder))
         for name, predictions in runs
     ]
     beside = _with_true_sides(runs, found, decoder)
@@ -45,10 +46,13 @@ def report_tables(
     return tables
 
 
-def _shown(name: str, predictions: Predictions, decoder: str | None) -> str:
-    """The run's name, with the decoder where it is not its head's own."""
-    own = decoder in (None, predictions.provenance.decoder)
-    return name if own else f"{name} ({decoder})"
+def shown_name(name: str, predictions: Predictions, decoder: str | None = None) -> str:
+    """The run's name, with the decoder (None: that of its evaluation) where that is not its head's
+    own. Older tables do not tell the head."""
+    provenance = predictions.provenance
+    own = own_decoder(provenance.head) if provenance.head else provenance.decoder
+    used = decoder or provenance.decoder
+    return name if used == own else f"{name} ({used})"
 
 
 def _with_true_sides(

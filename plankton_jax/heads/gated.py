@@ -31,12 +31,12 @@ class SbaCnnHead(nnx.Module):
     """SBA-CNN (the report, section 4.2.3): a gate at the first level, and behind it a BA-CNN for
     each of its nodes ("sides"), all under one attention.
 
-    A side's branches hear those of the other sides and send them no gradient. In training the
-    logits of a level hold, of every side, what it would say if the image were its own; so their
-    cross-entropy is that of the true side's own branch, up to a constant; labels smoothed over all
-    sides' nodes are refused for that. In inference they hold log-probabilities: of the side, and of
-    the node within it. The decoder "routed" takes the predicted side's word alone, as the report
-    does.
+    A side's branches hear those of the other sides and send them no gradient. The logits of a level
+    are log-probabilities: of the side, and of the node within it. The gate learns from its own
+    level alone: in training no gradient of the levels below flows back through the side's
+    probability, so their cross-entropy trains the true side's own branch, and labels smoothed over
+    all sides' nodes are refused. The decoder "routed" takes the predicted side's word alone, as the
+    report does.
     """
 
     name = "sbacnn"
@@ -106,6 +106,8 @@ class SbaCnnHead(nnx.Module):
         read = self._read(features, train=train, key=key)
         outputs = [gate]
         of_side = jax.nn.log_softmax(gate, axis=-1)
+        if train:
+            of_side = jax.lax.stop_gradient(of_side)
         for level in range(self.depth):
             own = []
             for side in range(self.sides):
@@ -114,9 +116,7 @@ class SbaCnnHead(nnx.Module):
                 logits = self.logits[number](with_measurements(x, features))
                 own.append(jax.nn.log_softmax(logits, axis=-1))
             within = jnp.concatenate(own, axis=-1)[:, np.array(self.place_of[level])]
-            if not train:
-                within = within + of_side[:, np.array(self.side_of[level])]
-            outputs.append(within)
+            outputs.append(within + of_side[:, np.array(self.side_of[level])])
         return tuple(outputs)
 
     def attention_weights(self, features: Features) -> Float[Array, "b n n"]:

@@ -96,7 +96,10 @@ class Classifier(nnx.Module):
         if measurements is None:
             raise UserError("the network was made for measurements: pass them beside the images.")
         measured = self.measurements(measurements)
-        return dataclasses.replace(features, pooled=features.pooled + measured, measured=measured)
+        # Without a reader `pooled` may be missing, or be what is left of a trunk that was dropped.
+        reads = getattr(self.head, "reads_pooled", True)
+        pooled = features.pooled + measured if reads else features.pooled
+        return dataclasses.replace(features, pooled=pooled, measured=measured)
 
 
 def create_model(
@@ -180,7 +183,7 @@ def create_model(
     embedding = None
     if num_measurements:
         rngs = parameter_keys(fold_in_name(key, "measurements"))
-        embedding = MeasurementEmbedding(num_measurements, backbone.feature_dim, rngs=rngs)
+        embedding = MeasurementEmbedding(num_measurements, backbone.measured_dim, rngs=rngs)
     classifier = Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
     if isinstance(name, str) and head in (None, "linear"):
         classifier.recipe = (

@@ -237,6 +237,8 @@ def test_heads_behind_a_gate_are_those_of_the_head_not_of_the_decoder(tmp_path):
         assert ("table_5" in made) == (name in ("gated", "older"))
         assert ("true side" in made["table_7"].csv()) == (name == "older")
     gated = read(tmp_path / "gated")
+    assert "gated (path)," in report_tables([gated])[0].csv()  # not the head's own
+    assert "gated," in report_tables([gated], "routed")[0].csv()
     assert "true side" in report_tables([gated], "routed")[0].csv()
     assert "gated (oracle)," in report_tables([gated], "oracle")[0].csv()
 
@@ -280,8 +282,9 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys, of_the_report):
     assert [line[4] for line in agreement[1:]] == ["100.0", "100.0"]
     for name in ("one", "two"):
         for suffix in (".svg", ".png", ".html"):
-            assert (out / f"{name}_hierarchy{suffix}").stat().st_size > 1000
-    page = (out / "one_hierarchy.html").read_text()
+            assert (out / f"{name}_path_hierarchy{suffix}").stat().st_size > 1000
+    page = (out / "one_path_hierarchy.html").read_text()
+    assert "<h1>one (path): effective hierarchy</h1>" in page
     assert "y|z" in page and "r_&amp;" in page and "http" not in page
     assert page.count('class="node"') == 2 + 4 + 6
 

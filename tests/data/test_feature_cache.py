@@ -32,6 +32,22 @@ def small(**options):
     return branch_bases.build(config, **options)
 
 
+class Scaled(branch_bases.BranchBase):
+    """Of the same parameters as `small`, and another program with another `FACTOR`."""
+
+    def __call__(self, images, **keywords):
+        return super().__call__(FACTOR * images, **keywords)
+
+
+FACTOR = 1.0
+
+
+def scaled(**options):
+    made = small(**options)
+    made.__class__ = Scaled
+    return made
+
+
 @pytest.fixture(autouse=True)
 def usual():
     """Optax's schedules count on jax's usual promotion."""
@@ -96,10 +112,12 @@ def test_what_a_head_reads_is_found(tmp_path, data, head, settings, expected):
     assert [array.name for array in arrays] == expected and num_stages == 3
 
 
-def test_a_step_on_stored_features_is_one_on_images(tmp_path, data):
+@pytest.mark.parametrize("measurements", [(), ("log_side",)])
+def test_a_step_on_stored_features_is_one_on_images(tmp_path, data, measurements):
     """With nothing augmented: loss, gradient and parameters of both are the same."""
     config = configured(tmp_path, views=1, head="hbcnn")
     config.augmentation.manual = False
+    config.data.measurements = measurements
     training, files = prepare(config, data)
     step = jax.jit(training.train_step, compiler_options=QUICK)
     evaluate = jax.jit(training.eval_step, compiler_options=QUICK)
@@ -191,7 +209,7 @@ def test_what_was_stopped_goes_on_and_what_is_there_is_taken(tmp_path, data):
     assert told == [f"features of {len(files)} images and views: {folder}"]
 
 
-def test_other_features_lie_elsewhere(tmp_path, data):
+def test_other_features_lie_elsewhere(tmp_path, data, monkeypatch):
     config = configured(tmp_path, head="linear")
     _, files = prepare(config, data)
     same_backbone = dataclasses.replace(config, seed=config.seed)
@@ -201,6 +219,11 @@ def test_other_features_lie_elsewhere(tmp_path, data):
     for change in ({"cache_features": 1}, {"in_channels": 3}, {"head": "bcnn"}):
         other = configured(tmp_path, **{"head": "linear"} | change)
         assert prepare(other, data)[1].directory != files.directory
+    own = configured(tmp_path, head="linear", name=scaled)
+    first = prepare(own, data)[1].directory
+    assert prepare(own, data)[1].directory == first
+    monkeypatch.setattr(f"{__name__}.FACTOR", 2.0)  # its name stays, and its parameters
+    assert prepare(own, data)[1].directory != first
     damaged = files.directory / "0.features"
     before = np.array(files.opened()[0]["pooled"])
     damaged.write_bytes(damaged.read_bytes()[:100])

@@ -14,6 +14,7 @@ from plankton_jax.config import HeadConfig
 from plankton_jax.errors import UserError
 from plankton_jax.heads.branches import bilinear_pool, tap_indices
 from plankton_jax.heads.coupling import BranchAttention
+from plankton_jax.models import branch_bases
 from plankton_jax.models.features import Features
 from plankton_jax.taxonomy import Taxonomy
 
@@ -214,16 +215,36 @@ def test_sbacnn_is_a_gate_and_two_sides_under_one_attention(features):
     np.testing.assert_allclose(head.attention_weights(features), weights, atol=1e-5)
     for level in head(features)[1:]:
         np.testing.assert_allclose(np.exp(level).sum(axis=1), 1, rtol=1e-5)
-    # In training each side speaks as if the image were its own, so a level's cross-entropy is the
-    # true side's, plus the logarithm of the number of sides.
-    training = _without_chance(head)(features, train=True)
-    total = np.exp(np.asarray(training[1])).sum(axis=1)
-    np.testing.assert_allclose(total, 2, rtol=1e-5)
+    for level in head(features, train=True)[1:]:  # without a key there is no dropout
+        np.testing.assert_allclose(np.exp(np.asarray(level)).sum(axis=1), 1, rtol=1e-5)
 
 
-def _without_chance(head):
-    """The head with its dropout left out: training without a key draws nothing."""
-    return lambda features, train: head(features, train=train, key=None)
+def test_the_gate_learns_from_its_own_level_alone(features):
+    """The cross-entropy of a lower level has the gradient of the true side's own branch."""
+    head = make("sbacnn")
+    taxa = np.array([TREE.leaf_names.index(name) for name in "xypqxrzx"])
+    sides = TREE.ancestors[0][taxa]
+    graph, params, rest = nnx.split(head, nnx.Param, ...)
+
+    def leaves(params):
+        return nnx.merge(graph, params, rest, copy=True)(features, train=True)[2]
+
+    def together(params):
+        return -jnp.mean(jax.nn.log_softmax(leaves(params))[jnp.arange(8), taxa])
+
+    def own_branch(params):
+        log = leaves(params)
+        same = jnp.asarray(TREE.ancestors[0][None] == sides[:, None])
+        log = jax.nn.log_softmax(jnp.where(same, log, -jnp.inf))
+        return -jnp.mean(log[jnp.arange(8), taxa])
+
+    found, expected = jax.grad(together)(params), jax.grad(own_branch)(params)
+    for (path, one), other in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+        if "gate" in jax.tree_util.keystr(path):
+            assert not np.asarray(one).any()
 
 
 def test_sbacnn_takes_any_number_of_sides(features):
@@ -468,11 +489,20 @@ FASHION = Taxonomy.from_paths(
 )
 
 
-def test_measurements_reach_every_branch():
-    settings = HeadConfig(branches="parallel", window=2)
+def small_base(**options):
+    """A base whose own dense layers are left out where no branch reads them."""
+    config = branch_bases.BranchBaseConfig(((4,), (4,), (8,)), dense=(16,))
+    return branch_bases.build(config, **options)
+
+
+@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("backbone", ["plankton_cnn_tiny", small_base])
+def test_measurements_reach_every_branch(head, backbone):
+    blocks = {"branches": "parallel", "window": 2} if isinstance(backbone, str) else {}
+    settings = HeadConfig(**blocks or {"branches": "dense"}, width=8, attention_width=8)
     model = models.create_model(
-        "plankton_cnn_tiny", 6, image_size=32, in_channels=1, taxonomy=TREE, num_measurements=2,
-        head=heads.configured("bacnn", settings), key=jax.random.key(0),
+        backbone, 6, image_size=32, in_channels=1, taxonomy=TREE, num_measurements=2,
+        head=heads.configured(head, settings), key=jax.random.key(0),
     )  # fmt: skip
     embedding = model.measurements.output
     embedding.kernel[...] = jnp.ones_like(embedding.kernel[...])  # it begins with zeros
