@@ -2,26 +2,19 @@
 given. Reads the archives; fetches those that are missing into the download folder.
 """
 
-import contextlib
+import copy
 import functools
-import gzip
 import inspect
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import csv as arrow_csv
 
-from data_builders import _entries
 from data_builders._download import Archive, fetch
 from data_builders._entries import (
     NOT_AN_IMAGE,
     SETTING,
-    CorruptMemberError,
     Entry,
     Source,
 )
@@ -173,7 +166,9 @@ class PublishedBuilder(FilesBuilder):
                 raise UserError(*(f"{problem} {hint}" for problem in error.problems)) from error
         if path not in self._folders:
             self._folders[path] = open_source(str(path))
-        return self._folders[path]
+        listed = copy.copy(self._folders[path])
+        listed.entries = list(listed.entries)  # what is chosen from them is another's no more
+        return listed
 
     @functools.cached_property
     def _folders(self) -> dict[pathlib.Path, Source]:
@@ -217,69 +212,3 @@ def _stamp(path: pathlib.Path) -> str:
     except OSError as error:
         raise UserError(f"{SETTING} {path}: is not there.") from error
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
-
-
-class _BoundedGzip(gzip.GzipFile):
-    """A gzipped table, read piece by piece, that does not grow without end."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        if self.tell() > _entries.MAX_TABLE_BYTES:
-            raise OSError(f"over {_entries.MAX_TABLE_BYTES >> 30} GiB once it is decompressed")
-        return data
-
-
-def table_batches(
-    source: Source, name: str, columns: Sequence[str] = (), *, nulls: bool = False
-) -> Iterator[pa.RecordBatch]:
-    """The rows of the table `name` (comma-separated, gzipped if it ends so) of a source, as text.
-
-    About a megabyte of it at a time: tables of a million rows and dozens of columns take more
-    memory than the listing of the images.
-
-    Args:
-      columns: those wanted; none: all.
-      nulls: whether empty fields and what stands for a missing number become null.
-
-    Yields:
-      Batches of text columns, one at least, which may have no rows; none when the source does not
-      have the table.
-
-    Raises:
-      UserError: it cannot be read, or lacks a column.
-    """
-    entry = next((e for e in source.entries if e.path.rpartition("/")[2] == name), None)
-    if entry is None:
-        return
-    try:
-        if not columns:
-            with _opened(source, entry) as file, arrow_csv.open_csv(file) as reader:
-                columns = reader.schema.names
-        options = arrow_csv.ConvertOptions(
-            include_columns=list(columns),
-            column_types=dict.fromkeys(columns, pa.string()),
-            strings_can_be_null=nulls,
-        )
-        with (
-            _opened(source, entry) as file,
-            arrow_csv.open_csv(file, convert_options=options) as reader,
-        ):
-            yield from reader
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        zipfile.BadZipFile,
-        CorruptMemberError,
-        KeyError,
-        pa.ArrowException,
-    ) as error:
-        raise UserError(f"{SETTING}: {entry.path} cannot be read as a table ({error}).") from error
-
-
-@contextlib.contextmanager
-def _opened(source: Source, entry: Entry) -> Iterator[BinaryIO]:
-    if entry.size > _entries.MAX_TABLE_BYTES:
-        raise CorruptMemberError(f"over {_entries.MAX_TABLE_BYTES >> 30} GiB")
-    with source.open(entry) as file:
-        yield cast("BinaryIO", _BoundedGzip(fileobj=file)) if entry.path.endswith(".gz") else file

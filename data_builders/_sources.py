@@ -132,6 +132,7 @@ class ZipSource:
                 f"({error}). "
                 "Copy or download it again."
             ) from error
+        self._lock = threading.Lock()
         self._members = self._archive.infolist()
         if any(member.flag_bits & 1 for member in self._members):
             raise UserError(f"{SETTING} {path}: is encrypted. Give an archive without a password.")
@@ -151,7 +152,7 @@ class ZipSource:
         member = self._members[entry.member]
         try:
             # A member may hold far more than it says: no more than that is unpacked.
-            with self._archive.open(member) as file:
+            with self._opened().open(member) as file:
                 data = file.read(entry.size)
             if len(data) != entry.size:
                 raise EOFError(f"{len(data)} bytes, {entry.size} by the archive's listing")
@@ -161,13 +162,20 @@ class ZipSource:
 
     def open(self, entry: Entry) -> BinaryIO:
         try:
-            return cast("BinaryIO", self._archive.open(self._members[entry.member]))
+            return cast("BinaryIO", self._opened().open(self._members[entry.member]))
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise CorruptMemberError(str(error)) from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._archive.close()
+
+    def _opened(self) -> zipfile.ZipFile:
+        """The archive, opened again where it was closed."""
+        with self._lock:
+            if self._archive.fp is None:
+                self._archive = zipfile.ZipFile(self.path)
+            return self._archive
 
     def _list(self) -> Iterator[Entry]:
         seen: set[str] = set()

@@ -76,8 +76,7 @@ class DataConfig:
     data_dir: str = setting("data", "Folder that holds the built data sets.", affects_result=False)
     source: str = setting(
         "",
-        "Folder or zip of the original images, for the builders that read one (image_folder, "
-        "fashion_mnist).",
+        "Folder or archive of the original images, as the README beside each builder says.",
         affects_result=False,
     )
     taxonomy_csv: str = setting(
@@ -122,7 +121,8 @@ class DataConfig:
     )
     crop_bottom_px: int = setting(
         0,
-        "Lines cut off at the bottom of every image: a scale bar; some exports have 31.",
+        "Lines cut off at the bottom of every image that is higher: a scale bar; some exports have "
+        "31.",
         low=0,
     )
     pixel_size_um: float = setting(

@@ -238,13 +238,13 @@ def _level_problems(config: Config) -> list[str]:
     if loss.level_schedule == "linear" and phases == 1:
         problems.append(
             'config.loss.level_schedule: found "linear" with fewer than two rows of config.loss.'
-            'level_weights, between which nothing changes; allowed: "constant", or more rows.'
+            'level_weights, between which nothing changes; allowed: "step", or more rows.'
         )
     if loss.level_schedule == "learned" and head == "sbacnn":
         problems.append(
             'config.loss.level_schedule: found "learned" with config.model.head="sbacnn", whose '
             "losses below the gate hold the gate's own, which the weights would be learned from; "
-            "allowed: constant, linear."
+            'allowed: "step", "linear".'
         )
     if loss.level_schedule == "learned" and loss.level_weights:
         problems.append(

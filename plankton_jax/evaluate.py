@@ -129,7 +129,12 @@ def predict(
     data = run_data.open_data(config, notify=notify, noted=saved)
     run_directory.refuse_other_data(run, data.description())
     if not len(data.rows[split]):
-        hint = "every image has a label" if split == UNLABELLED else "see config.split.fractions"
+        hint = (
+            "every image has a label"
+            if split == UNLABELLED
+            else f"config.split of the run has method={config.split.method} and fractions="
+            f"{config.split.fractions}"
+        )
         raise UserError(f"--split {split}: it has no image; {hint}.")
     provenance = run_directory.read_provenance(run)
     training = experiment.make_training(

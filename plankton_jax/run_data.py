@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import data_builders
-from plankton_jax.config import FEATURE, Config
+from plankton_jax.config import FEATURE, Config, SplitConfig
 from plankton_jax.data import dataset as datasets
 from plankton_jax.data import sampling, splits
 from plankton_jax.data.geometry import Geometry
@@ -222,12 +222,22 @@ def _check_features(config: Config, dataset: datasets.Dataset) -> None:
     )
 
 
-def class_warnings(data: Data) -> list[str]:
-    """A sentence for every part of the split that has images, but none of some classes. Classes
-    that are nowhere are told of the training part alone."""
+def class_warnings(data: Data, split: SplitConfig) -> list[str]:
+    """A sentence for every part of the split that lacks classes, or images altogether where there
+    should be some. Classes that are nowhere are told of the training part alone."""
     counts = {part: data.class_counts(part) for part in PARTS}
     anywhere = np.sum([*counts.values()], axis=0) > 0
-    found = []
+    found = [
+        f"no image is in {part}, of which config.split.fractions asks for {share:g}: with method="
+        f"{split.method} "
+        + (
+            "the data set's own split decides"
+            if split.method == "official"
+            else "config.split.seed decides, and among few groups config.split.group_depth"
+        )
+        for part, share in zip(PARTS, split.fractions, strict=True)
+        if share > 0 and not len(data.rows[part]) and anywhere.any()
+    ]
     for part, consequence in (
         ("train", " and cannot be learned"),
         ("validation", ""),
@@ -276,6 +286,8 @@ def _example_weights(config: Config, dataset: datasets.Dataset) -> np.ndarray:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         named = {row["id"]: float(row["weight"]) for row in rows}
+        if len(named) < max(len(rows), 1):
+            raise ValueError("an id is there twice" if rows else "it has no rows")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(
             f"config.sampling.weights {path}: cannot be read as a csv with the columns id and "

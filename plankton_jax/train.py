@@ -230,7 +230,7 @@ def _greet(
         f"{training.total_steps} steps of {config.train.batch_size} images on one "
         f"{jax.default_backend()} device" + (f"; going on from step {start}" if start else "")
     )
-    for warning in run_data.class_warnings(data):
+    for warning in run_data.class_warnings(data, config.split):
         console.say(f"warning: {warning}")
     if start < training.total_steps:
         console.say("the first step takes longer: its program is compiled, or read from the cache")

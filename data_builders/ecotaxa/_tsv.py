@@ -3,6 +3,7 @@
 Names of columns are compared without regard to case. Which image files there are is not looked at.
 """
 
+import codecs
 import csv
 import dataclasses
 import datetime
@@ -38,7 +39,8 @@ class Row:
       rank: of the image among those of its object.
       category: as it is shown; "" when it is not told.
       hierarchy: names from the root down to the category; empty when it is not told.
-      status: validated, predicted or dubious; "" when it is not told.
+      status: validated, predicted or dubious; "" when it is not told, None in a table that tells
+        none.
       group: the sample's id, or "".
       numbers: position, time in seconds since 1970 and, when asked for, numeric columns of the
         object, as `array("d")`.
@@ -50,7 +52,7 @@ class Row:
     rank: int
     category: str
     hierarchy: tuple[str, ...]
-    status: str
+    status: str | None
     group: str
     numbers: array
     columns: tuple[str, ...]
@@ -90,14 +92,17 @@ def read_rows(data: bytes, features: bool = False) -> Iterator[Row]:
             if len(cells) > len(header):
                 problem = f"line {number} has {len(cells)} cells for {len(header)} columns"
                 raise UnreadableTable(problem)
-            named = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            named = dict.fromkeys(header, "")
+            named |= zip(header, (cell.strip() for cell in cells), strict=False)
             yield _row(named, identifier, columns)
     except csv.Error as error:
         raise UnreadableTable(str(error)) from error
 
 
 def _decoded(data: bytes) -> str:
-    """Text in UTF-8, with a mark of it or not, or else in Latin-1."""
+    """Text in UTF-8, with a mark of it or not, in UTF-16 with one, or else in Latin-1."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -121,7 +126,7 @@ def _columns(header: list[str], numeric: set[str] | None, features: bool) -> tup
 
 
 def _row(named: dict[str, str], identifier: str, columns: tuple[str, ...]) -> Row:
-    rank = named.get("img_rank", "")
+    rank, status = named.get("img_rank", ""), named.get(_ANNOTATION + "status")
     time = _seconds(named.get("object_date", ""), named.get("object_time", ""))
     # What many rows share is kept once: an export has hundreds of thousands.
     return Row(
@@ -130,7 +135,7 @@ def _row(named: dict[str, str], identifier: str, columns: tuple[str, ...]) -> Ro
         rank=int(rank) if rank.isdigit() else 0,
         category=sys.intern(named.get(_ANNOTATION + "category", "")),
         hierarchy=_hierarchy(named.get(_ANNOTATION + "hierarchy", "")),
-        status=sys.intern(named.get(_ANNOTATION + "status", "").casefold()),
+        status=None if status is None else sys.intern(status.casefold()),
         group=sys.intern(named.get("sample_id", "")),
         numbers=array(
             "d", [time if name == TIME else _number(named.get(name, "")) for name in columns]

@@ -4,6 +4,7 @@ Reads the archive or folder; writes nothing but what its base class writes.
 """
 
 import collections
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ NOT_THERE = "image named in a table is not there"
 NO_ID = "no object_id"
 NO_LABEL = "no category"
 FURTHER = "further image of an object"
+NO_TABLE = "no table of EcoTaxa"
 TWICE = "named twice in the tables"
 SUFFIXES = (".tsv", ".txt")
 
@@ -113,7 +115,8 @@ class Builder(FilesBuilder):
         tables = [e for e in self._source.entries if e.path.lower().endswith(SUFFIXES)]
         entries: list[Entry] = []
         rows: dict[str, _tsv.Row] = {}
-        objects: set[str] = set()
+        objects: set[tuple[str, str]] = set()
+        ids: set[str] = set()
         problems: list[str] = []
         for table in tables:
             folder = pathlib.PurePosixPath(table.path).parent
@@ -124,6 +127,8 @@ class Builder(FilesBuilder):
                 )
             except _tsv.NotATable as error:
                 problems.append(f"{table.path}: {error}")
+                if table.path.lower().endswith(".tsv"):  # a text may be anything
+                    entries.append(Entry(table.path, problem=f"{NO_TABLE}: {error}"))
                 continue
             except (_tsv.UnreadableTable, CorruptMemberError, OSError) as error:
                 raise UserError(
@@ -136,13 +141,17 @@ class Builder(FilesBuilder):
                 problem = entry.problem if entry is not None else NOT_THERE
                 if not problem:
                     problem = self._problem(row, path, rows, objects)
+                if not problem and row.object_id in ids:  # of another sample, or the id is further
+                    row = dataclasses.replace(row, object_id=f"{row.group}/{row.object_id}")
+                    problem = FURTHER if row.object_id in ids else ""
                 if problem or entry is None:
                     entries.append(Entry(f"{table.path}: {row.object_id}", problem=problem))
                     continue
                 entries.append(entry)
                 rows[path] = row
-                objects.add(row.object_id)
-        if not entries:
+                objects.add((row.group, row.object_id))
+                ids.add(row.object_id)
+        if not rows and all(entry.problem.startswith(NO_TABLE) for entry in entries):
             read = f" Those that are none: {'; '.join(problems[:5])}." if problems else ""
             raise UserError(
                 f"{SETTING} {self.options.source}: holds no table of EcoTaxa (ecotaxa*.tsv).{read} "
@@ -151,18 +160,18 @@ class Builder(FilesBuilder):
         return entries, rows
 
     def _problem(
-        self, row: _tsv.Row, path: str, rows: dict[str, _tsv.Row], objects: set[str]
+        self, row: _tsv.Row, path: str, rows: dict[str, _tsv.Row], objects: set[tuple[str, str]]
     ) -> str:
         """Why an image that is there is left out, or nothing."""
-        if row.status and row.status not in self._statuses:
-            return f"status {row.status}"
+        if row.status is not None and row.status not in self._statuses:
+            return f"status {row.status}" if row.status else "no status"
         if not row.object_id:
             return NO_ID
         if not row.category and not row.hierarchy:
             return NO_LABEL
         if path in rows:
             return TWICE
-        return FURTHER if row.object_id in objects else ""
+        return FURTHER if (row.group, row.object_id) in objects else ""
 
     @property
     def _entries(self) -> list[Entry]:

@@ -95,7 +95,10 @@ def _read_scores(path: pathlib.Path) -> Iterator[tuple[str, str]]:
             f"{len(numbers)} regions and {len(names)} classes; needed: v3, a row a region."
         )
     sample = _text(told.get("bin_id", path.stem.partition("_class")[0]))
-    for number, column in zip(numbers.tolist(), scores.argmax(axis=1).tolist(), strict=True):
+    known = ~np.isnan(scores).any(axis=1)  # a region that was not classified has no label
+    for number, column in zip(
+        numbers[known].tolist(), scores[known].argmax(axis=1).tolist(), strict=True
+    ):
         yield f"{sample}_{int(number):05d}", names[column]
 
 

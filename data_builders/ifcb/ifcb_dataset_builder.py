@@ -132,9 +132,14 @@ class Builder(PlanktonBuilder):
     def _taxonomy(self) -> Taxonomy:
         """The given tree, the labels side by side, or one class that no image is of."""
         labels = sorted(set(self._labels.values()))
-        if self.options.taxonomy_csv is None:
-            return Taxonomy.flat(labels or [UNLABELLED])
-        given = Taxonomy.from_csv(self.options.taxonomy_csv)
+        path = self.options.taxonomy_csv
+        setting = LABELS_SETTING if path is None else "config.data.taxonomy_csv"
+        try:
+            if path is None:
+                return Taxonomy.flat(labels or [UNLABELLED])
+            given = Taxonomy.from_csv(path)
+        except UserError as error:
+            raise UserError(*(f"{setting}: {problem}" for problem in error.problems)) from error
         known = {normalised_name(name) for name in given.leaf_names}
         raise_all(
             [

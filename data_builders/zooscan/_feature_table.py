@@ -48,7 +48,9 @@ class FeatureTable:
     0.7 GB, and what is held beside them for a moment would come on top.
 
     Attributes:
-      names: of the columns in which every field is a number or empty, and one is a number.
+      names: of the columns in which every field is a number or empty, and that of one of the labels
+        is a number.
+      missing: rows of the labels that have no features.
     """
 
     def __init__(self, batches: Iterable[pa.RecordBatch], rows: Rows):
@@ -60,7 +62,8 @@ class FeatureTable:
             twice the first are taken.
 
         Raises:
-          NotAFeatureTable: it is not there, lacks its key, has a column twice or none of numbers.
+          NotAFeatureTable: it is not there, lacks its key, has a column twice or none of numbers,
+            or is of other images.
         """
         batches = iter(batches)
         first = next(batches, None)
@@ -73,7 +76,7 @@ class FeatureTable:
         numeric, filled = np.ones(len(names), bool), np.zeros(len(names), bool)
         missing = np.ones(len(rows), bool)
         for batch in itertools.chain([first], batches):
-            found = rows.find_all(batch.column(KEY).fill_null("").to_pylist())
+            found = rows.find_all(_keys(batch))
             taken = np.unique(found, return_index=True)[1]
             taken = taken[found[taken] >= 0]
             taken = taken[missing[found[taken]]]
@@ -84,12 +87,17 @@ class FeatureTable:
                 if numbers is None:
                     numeric[place] = False
                     continue
-                filled[place] |= column.null_count < len(column)
                 self._values[found[taken], place] = numbers[taken]
+                filled[place] |= not np.isnan(numbers[taken]).all()
+        self.missing = int(missing.sum())
+        if not numeric.any():
+            raise NotAFeatureTable("has no column of numbers")
+        if len(rows) and self.missing == len(rows):
+            raise NotAFeatureTable(f"has no {KEY} of these images")
         self._columns = np.flatnonzero(numeric & filled)
         self.names = tuple(names[place] for place in self._columns)
         if not self.names:
-            raise NotAFeatureTable("has no column of numbers")
+            raise NotAFeatureTable("has no number of these images")
 
     def values(self, row: int) -> tuple[float, ...]:
         """The numbers of a row of the labels, NaN where there is none."""
@@ -102,6 +110,13 @@ class FeatureTable:
 
 def _hashes(keys: Sequence[str]) -> np.ndarray:
     return np.fromiter(map(text_hash, keys), np.uint64, len(keys))
+
+
+def _keys(batch: pa.RecordBatch) -> list[str]:
+    try:
+        return batch.column(KEY).fill_null("").to_pylist()
+    except UnicodeDecodeError as error:
+        raise NotAFeatureTable(f"has an {KEY} that is not in UTF-8") from error
 
 
 def _check_names(names: Sequence[str]) -> None:

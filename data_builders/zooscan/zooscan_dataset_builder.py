@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_builders._csv_tables import MissingColumn, UnreadableTable, table_batches
 from data_builders._download import Archive
 from data_builders._entries import Entry, Source
-from data_builders._published import PublishedBuilder, table_batches
+from data_builders._published import PublishedBuilder
 from data_builders.base import Record
 from data_builders.zooscan._feature_table import FeatureTable, NotAFeatureTable, Rows
 from plankton_jax.errors import UserError
@@ -58,7 +59,14 @@ class Builder(PublishedBuilder):
         """Reads the table of labels and, when asked for, that of native features."""
         column = _CLASS_COLUMN[self.options.variant]
         columns = ["objid", column] + (["set"] if self.options.variant == "v2" else [])
-        batches = list(table_batches(source, TABLE, columns))
+        try:
+            batches = list(table_batches(source, TABLE, columns))
+        except MissingColumn as error:
+            others = (v for v, c in _CLASS_COLUMN.items() if c != column and c in error.found)
+            hint = "".join(f" That is {self.name}/{other}." for other in others)
+            raise UserError(f"{self.where}: {error}.{hint} {self.by_hand()}") from error
+        except UnreadableTable as error:
+            raise UserError(f"{self.where}: {error}. {self.by_hand()}") from error
         if not batches:
             raise UserError(f"{self.where}: has no {TABLE}. {self.by_hand()}")
         table = pa.Table.from_batches(batches)
@@ -111,10 +119,12 @@ class Builder(PublishedBuilder):
 
     def _read_features(self, source: Source) -> None:
         try:
-            table = FeatureTable(table_batches(source, FEATURES, nulls=True), self._rows)
-        except NotAFeatureTable as error:
+            self._features = FeatureTable(table_batches(source, FEATURES, nulls=True), self._rows)
+        except (NotAFeatureTable, UnreadableTable) as error:
+            what = f"{FEATURES} {error}" if isinstance(error, NotAFeatureTable) else f"{error}"
             raise UserError(
-                f"{self.where}: {FEATURES} {error}. Give the archive as it was published, or leave "
+                f"{self.where}: {what}. Give the archive as it was published, or leave "
                 "config.data.features out."
             ) from error
-        self._features = table
+        if missing := self._features.missing:
+            self.notify(f"{FEATURES} has no features of {missing} of {len(self._rows)} images")

@@ -43,7 +43,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dataset", required=True, help="a name, or the path of a built one")
     parser.add_argument("--source", default="", help="config.data.source")
     parser.add_argument("--data-dir", default="data", help="config.data.data_dir")
-    parser.add_argument("--out", type=pathlib.Path, help="folder to write to; default: NAME_page")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="folder to write to; default: DATASET_page"
+    )
     parser.add_argument("--leaks", action="store_true", help="look for nearly equal images")
     parser.add_argument("--augmentations", action="store_true", help="draw what they do")
     options, overrides = parser.parse_known_args(arguments)
@@ -55,14 +57,16 @@ def main(arguments: list[str]) -> int:
 
     notify = functools.partial(print, file=sys.stderr)
     data = run_data.open_data(config, notify=notify, train=False)
-    out = options.out or pathlib.Path(f"{data.dataset.name}_page")
+    built = pathlib.Path(options.dataset).expanduser().is_dir()
+    shown = data.dataset.name if built else options.dataset
+    out = options.out or pathlib.Path(f"{shown.replace('/', '_')}_page")
     counts = {part: data.class_counts(part) for part in PARTS}
     leaf = data.dataset.leaf
     total = np.bincount(leaf[leaf >= 0], minlength=data.taxonomy.num_leaves)
     _print(data, total)
     sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in data.rows.items() if len(rows))
     print(f"split by {config.split.method}, seed {config.split.seed}: {sizes}")
-    for warning in run_data.class_warnings(data):
+    for warning in run_data.class_warnings(data, config.split):
         print(f"warning: {warning}")
     out.mkdir(parents=True, exist_ok=True)
     table = out / "class_counts.csv"

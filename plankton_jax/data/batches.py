@@ -24,6 +24,10 @@ Batch = dict[str, np.ndarray]
 UNREADABLE = "unreadable"
 """Key of a made batch, int64 `b`: the row that was drawn and could not be read, else -1."""
 
+REBUILD_WITHOUT = (
+    "Leave it out with config.data.unreadable=skip, or build the data set again without it."
+)
+
 _DECODED_TOGETHER = 64  # images; bounds what a thread holds of large ones
 
 AS_IT_IS = Geometry()
@@ -165,8 +169,8 @@ class BatchMaker:
     def _strictly(self, rows: np.ndarray) -> list[np.ndarray]:
         for row in self.deadly.intersection(rows.tolist()) if self.deadly else ():
             raise UserError(
-                f"{self.dataset.describe(row)}: reading it ends or stops a loader process. Build "
-                "the data set again without it."
+                f"{self.dataset.describe(row)}: reading it ends or stops a loader process. "
+                f"{REBUILD_WITHOUT}"
             )
         files = self.dataset.read_images(rows)
         return [self._decode(f, r) for f, r in zip(files, rows.tolist(), strict=True)]
@@ -175,9 +179,7 @@ class BatchMaker:
         try:
             image = decode_grey(file)
         except ValueError as error:
-            raise UserError(
-                f"{self.dataset.describe(row)}: {error}. Build the data set again without it."
-            ) from error
+            raise UserError(f"{self.dataset.describe(row)}: {error}. {REBUILD_WITHOUT}") from error
         return without_bottom(image, self.geometry.crop_bottom_px)
 
 

@@ -68,7 +68,8 @@ class WeightedSampler:
         self.rows = _compact(rows)[order]
         self.starts = np.cumsum(self.counts) - self.counts
         # In logarithms relative to the largest class: no power overflows.
-        shares = np.exp((1 - power) * np.log(self.counts / self.counts.max()))
+        logarithms = (1 - power) * np.log(self.counts / self.counts.max())
+        shares = np.exp(logarithms - logarithms.max())
         self.cumulative = np.cumsum(shares) / shares.sum()
         self.seed = int(seed)
         self.within: Float64[np.ndarray, " n"] | None = None
@@ -78,9 +79,11 @@ class WeightedSampler:
             self.before = np.concatenate(([0.0], ends[:-1]))
             self.masses = ends - self.before
             if (self.masses <= 0).any():
+                weightless = np.unique(leaf[rows])[self.masses <= 0].tolist()
                 raise UserError(
-                    f"config.sampling.weights: all {int((self.masses <= 0).sum())} classes' images "
-                    "weigh 0; allowed: a weight above 0 for one image of each class at least."
+                    "config.sampling.weights: all training images of the classes of number "
+                    f"{', '.join(map(str, weightless[:10]))} ({len(weightless)} classes) weigh 0; "
+                    "allowed: a weight above 0 for one image of each class at least."
                 )
 
     def __call__(self, positions: Integer[np.ndarray, " p"]) -> Integer[np.ndarray, " p"]:

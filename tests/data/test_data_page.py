@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data_support import write_data_set
 
-from plankton_jax.config import Config
+from plankton_jax.config import Config, SplitConfig
 from plankton_jax.data.__main__ import main
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.errors import UserError
@@ -63,12 +63,34 @@ def test_every_part_tells_of_the_classes_that_it_lacks(tmp_path):
     dataset = open_dataset(write_data_set(tmp_path / "d", [b""] * 24, leaf))
     rows = {"train": np.arange(11), "validation": np.array([0, 1]), "test": np.array([11])}
     first = [f"class_{k}" for k in range(12)]
-    assert class_warnings(Data(dataset, rows)) == [
+    assert class_warnings(Data(dataset, rows), SplitConfig()) == [
         "1 classes have no image in train and cannot be learned: class_11",
         f"10 classes have no image in validation: {', '.join(first[2:12])}",
         f"11 classes have no image in test and are not tested: {', '.join(first[:11])}",
     ]
     nowhere = Data(dataset, rows | {"test": rows["test"][:0], "train": np.arange(2)})
-    assert class_warnings(nowhere) == [
+    assert class_warnings(nowhere, SplitConfig(fractions=(0.8, 0.2, 0.0))) == [
         f"10 classes have no image in train and cannot be learned: {', '.join(first[2:12])}",
     ]
+
+
+def test_a_part_without_an_image_is_told(tmp_path):
+    dataset = open_dataset(write_data_set(tmp_path / "d", [b""] * 4, [0, 1] * 2))
+    data = Data(dataset, {"train": np.arange(4), "validation": np.arange(0), "test": np.arange(0)})
+    split = SplitConfig(method="grouped", fractions=(0.6, 0.4, 0.0))
+    (told,) = class_warnings(data, split)
+    assert told.startswith(
+        "no image is in validation, of which config.split.fractions asks for 0.4"
+    )
+    assert "method=grouped" in told and "config.split.group_depth" in told
+    split.method = "official"
+    assert class_warnings(data, split)[0].endswith("the data set's own split decides")
+
+
+def test_the_page_of_each_variant_has_its_own_folder(tmp_path, unlabelled, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dataset", str(unlabelled)]) == 0
+    settings = ["--data-dir", "data", "--config.data.num_examples=20"]
+    assert main(["--dataset", "synthetic_plankton", *settings]) == 0
+    pages = {path.name for path in tmp_path.glob("*_page")}
+    assert pages == {f"{open_dataset(unlabelled).name}_page", "synthetic_plankton_page"}

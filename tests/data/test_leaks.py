@@ -242,6 +242,8 @@ def test_a_run_knows_its_rows_and_their_weights(tmp_path):
         ("id,weight\nnobody,1\n", "1 ids are not in the data set .nobody"),
         ("id,weight\n00000007,-1\n", "1 weights are negative"),
         ("name,weight\na,1\n", "cannot be read as a csv with the columns id and weight"),
+        ("id,weight\n", "it has no rows"),
+        ("id,weight\n00000007,5\n00000007,0\n", "an id is there twice"),
     ):
         table.write_text(text)
         with pytest.raises(UserError, match=words):

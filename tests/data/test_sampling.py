@@ -147,6 +147,19 @@ def test_weights_of_examples_decide_within_their_class():
     assert stats.chisquare(drawn[seen], expected[seen]).pvalue > 1e-3
     with pytest.raises(UserError, match="weigh 0"):
         WeightedSampler(ROWS, LEAF, 6, 3, weights=np.zeros(len(ROWS)))
+    with pytest.raises(UserError, match=r"classes of number 2 \(1 classes\) weigh 0"):
+        WeightedSampler(ROWS, LEAF, 6, 3, weights=np.where(LEAF[ROWS] == 2, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("power", [-300.0, 0.0, 1.0, 300.0])
+def test_no_power_overflows(power):
+    leaf = np.repeat([0, 1, 2], [100_000, 1_000, 3])
+    sampler = WeightedSampler(np.arange(len(leaf)), leaf, 3, 0, power=power)
+    counts = np.array([100_000, 1_000, 3])
+    logs = (1 - power) * np.log(counts)
+    shares = np.exp(logs - logs.max())
+    found = np.bincount(leaf[sampler(np.arange(3_000))], minlength=3) / 3_000
+    np.testing.assert_allclose(found, shares / shares.sum(), atol=0.04)
 
 
 @given(st.floats(0, 0.5), st.integers(0, 2**40), st.integers(0, 1000))

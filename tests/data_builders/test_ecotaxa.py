@@ -98,6 +98,46 @@ def test_an_export(tmp_path, source):
     }  # fmt: skip
 
 
+def test_objects_without_a_status_are_not_validated_but_tables_without_one_are_taken(tmp_path):
+    status = HEADER.index("object_annotation_status")
+    rows = [row[:status] + ("",) + row[status + 1 :] if row[0] == "o1" else row for row in ROWS]
+    directory = build(tmp_path, bundle(tmp_path, {"ecotaxa.tsv": tsv(rows), **images()}))
+    assert columns(directory)["id"] == ["o2", "o3", "o4"]
+    assert json.loads((directory / "metadata.json").read_text())["rejected"]["no status"] == 1
+    without = [row[:status] + row[status + 1 :] for row in ROWS]
+    header = HEADER[:status] + HEADER[status + 1 :]
+    table = tsv(without, header=header, types=False)
+    directory = build(tmp_path, bundle(tmp_path, {"ecotaxa.tsv": table, **images()}))
+    assert columns(directory)["id"] == ["o1", "o2", "o3", "o4", "o5", "o6"]
+
+
+def test_no_table_is_passed_over_in_silence(tmp_path):
+    members = {f"b/{name}": data for name, data in images().items()}
+    other = [(f"p{row[0]}", *row[1:]) for row in ROWS]
+    semicolons = tsv(other).replace(b"\t", b";")
+    for table, count in ((tsv(other, encoding="utf-16"), 8), (semicolons, 4)):
+        source = bundle(
+            tmp_path,
+            {"ecotaxa.tsv": tsv(ROWS), "b/more.tsv": table, "read me.txt": b"x"}
+            | images() | members,
+        )  # fmt: skip
+        directory = build(tmp_path, source)
+        assert len(columns(directory)["id"]) == count
+        listed = (directory / "rejected.csv").read_text()
+        assert ("b/more.tsv,no table of EcoTaxa: needed are the columns" in listed) == (count == 4)
+        assert "read me" not in listed
+
+
+def test_objects_of_one_name_in_two_samples_are_two(tmp_path):
+    again = [(*row[:-1], "other") for row in ROWS]
+    members = {f"b/{name}": data for name, data in images().items()}
+    tables = {"a.tsv": tsv(ROWS), "b/b.tsv": tsv(again)}
+    found = columns(build(tmp_path, bundle(tmp_path, tables | images() | members)))
+    names = ["o1", "o2", "o3", "o4"]
+    assert found["id"] == [*names, *(f"other/{name}" for name in names)]
+    assert found["group"][4:] == ["other"] * 4
+
+
 def test_position_and_time_are_kept(tmp_path, source):
     found = columns(build(tmp_path, source), "features.arrow")
     assert set(found) == {

@@ -10,6 +10,7 @@ import pytest
 from image_files import picture
 
 import data_builders
+from data_builders.ifcb._labels import read_labels
 from plankton_jax.data.dataset import open_dataset
 from plankton_jax.errors import UserError
 
@@ -144,6 +145,24 @@ def test_regions_of_sizes_that_cannot_be_are_left_out(tmp_path, source, size, wo
     directory = build(tmp_path, source)
     assert columns(directory)["id"] == PIDS[1:]
     assert words in (directory / "rejected.csv").read_text()
+
+
+def test_a_region_without_scores_has_no_label(tmp_path, source):
+    path = tmp_path / f"{OLD}_class.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["version"] = "v3"
+        file["class_labels"], file["roi_numbers"] = ["a", "b"], [1, 2]
+        file["output_scores"] = [[np.nan, np.nan], [0.1, 0.9]]
+    assert list(read_labels(path).values()) == ["b"]
+
+
+def test_what_is_wrong_with_a_tree_names_its_setting(tmp_path, source):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"pid,label\n{OLD}_00001,Mix\n{OLD}_00002,mix\n")
+    with pytest.raises(UserError, match="^config.data.labels: "):
+        build(tmp_path, source, labels=labels)
+    with pytest.raises(UserError, match="^config.data.taxonomy_csv: .*nothere.csv"):
+        build(tmp_path, source, labels=labels, taxonomy_csv=tmp_path / "nothere.csv")
 
 
 @pytest.mark.parametrize(

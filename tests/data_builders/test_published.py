@@ -108,6 +108,44 @@ def test_zooscan_v1(tmp_path):
     assert not (directory / "features.arrow").exists()
 
 
+def unpack(members: dict[str, bytes], folder: pathlib.Path) -> pathlib.Path:
+    for name, data in members.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def fingerprint(directory: pathlib.Path) -> str:
+    return json.loads((directory / "metadata.json").read_text())["fingerprint"]
+
+
+def test_zooscan_is_the_same_from_a_folder_and_any_archive(tmp_path):
+    sources = (
+        write_tar(tmp_path / "57398.tar", V1),
+        write_zip(tmp_path / "57398.zip", V1),
+        unpack(V1, tmp_path / "unpacked"),
+    )
+    found = {
+        fingerprint(
+            data_builders.prepare(
+                "zooscan/v1", data_dir=tmp_path / "data", source=source, features=True
+            )
+        )
+        for source in sources
+    }
+    assert len(found) == 1
+
+
+def test_the_other_release_of_zooscan_is_told(tmp_path):
+    source = write_tar(tmp_path / "57398.tar", V1)
+    with pytest.raises(UserError) as caught:
+        data_builders.prepare("zooscan/v2", data_dir=tmp_path / "data", source=source)
+    text = str(caught.value)
+    assert f"{source}: ZooScanSet/taxa.csv.gz has no column taxon_level1" in text
+    assert "it has objid, taxon, lineage. That is zooscan/v1." in text
+
+
 REPEATED = "id that occurred before"
 
 
@@ -144,6 +182,8 @@ def test_tables_of_features_that_cannot_be(tmp_path):
     for features, words in (
         (table("objid,area,area", "101,1,2"), "column area twice"),
         (table("objid,name", "101,x"), "no column of numbers"),
+        (table("objid,area", "1000,2"), "no objid of these images"),
+        (table("area,mean", "1000,2"), "no column objid"),
     ):
         source = write_tar(tmp_path / "57398.tar", V1 | {name: features})
         with pytest.raises(UserError, match=words):
@@ -337,6 +377,11 @@ def test_zoolake_has_its_official_split(tmp_path):
         names[0]: "train", names[1]: "validation", names[2]: "test", names[3]: "",
     }  # fmt: skip
     assert set(labels(directory).values()) == {"daphnia", "cyclops"}
+    unpack(members, tmp_path / "unpacked")
+    unpacked = data_builders.prepare(
+        "zoolake", data_dir=tmp_path / "data", source=tmp_path / "unpacked"
+    )
+    assert fingerprint(unpacked) == fingerprint(directory)
     list_name = "data/zoolake_train_test_val_separated/val_filenames.txt"
     write_zip(tmp_path / "data.zip", members | {list_name: b"\xff\xfe1.jpeg"})
     with pytest.raises(UserError, match="val_filenames.txt, a list of the official split, cannot"):
