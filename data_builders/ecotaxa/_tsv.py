@@ -83,7 +83,10 @@ def read_rows(data: bytes, features: bool = False) -> Iterator[Row]:
             if not any(cell.strip() for cell in cells):
                 continue
             if any("\n" in cell for cell in cells):
-                raise UnreadableTable(f"line {number} has a quotation mark that is not closed")
+                raise UnreadableTable(
+                    f"line {number} has a quotation mark that is not closed, or a line break "
+                    "between two of them"
+                )
             if number == 2 and {cell.strip() for cell in cells} <= _TYPES | {""}:
                 numeric = {name for name, kind in zip(header, cells, strict=False)
                            if kind.strip() == "[f]"}  # fmt: skip

@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
+import posixpath
 from collections.abc import Iterator
 
 from data_builders._entries import SETTING, CorruptMemberError, Entry, Source, read_table_file
@@ -101,10 +102,12 @@ class Builder(FilesBuilder):
         if len(classes) < 2:
             counts = collections.Counter(entry.problem for entry in self._entries if entry.problem)
             left_out = ", ".join(f"{count} {problem}" for problem, count in counts.items())
+            others = any(problem.startswith("status ") for problem in counts)
+            hint = " Set config.data.statuses to take others, as ('validated','predicted')."
             raise UserError(
                 f"{where}: images of {len(classes)} categories with status "
                 f"{' or '.join(self._statuses)}; two are needed. Left out: {left_out or 'nothing'}."
-                " Set config.data.statuses to take others, as ('validated','predicted')."
+                + (hint if others else "")
             )
         return _tree.taxonomy_of(self._names, where)
 
@@ -136,7 +139,7 @@ class Builder(FilesBuilder):
                     f"({error}). Mend that line, or export the project again."
                 ) from error
             for row in found:
-                path = str(folder / row.image) if row.image else ""
+                path = posixpath.normpath(folder / row.image) if row.image else ""
                 entry = there.get(path)
                 problem = entry.problem if entry is not None else NOT_THERE
                 if not problem:

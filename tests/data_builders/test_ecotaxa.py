@@ -128,6 +128,18 @@ def test_no_table_is_passed_over_in_silence(tmp_path):
         assert "read me" not in listed
 
 
+def test_images_beside_the_folder_of_their_table_are_found(tmp_path):
+    rows = [(row[0], f"../img/{row[1]}", *row[2:]) for row in ROWS]
+    members = {f"img/{name}": data for name, data in images().items()}
+    source = bundle(tmp_path, {"tables/ecotaxa.tsv": tsv(rows)} | members)
+    assert columns(build(tmp_path, source))["id"] == ["o1", "o2", "o3", "o4"]
+    rows = [(row[0], "gone.png", *row[2:]) for row in ROWS]
+    with pytest.raises(UserError) as caught:
+        build(tmp_path, bundle(tmp_path, {"ecotaxa.tsv": tsv(rows)} | members))
+    assert "Left out: 10 image named in a table is not there." in str(caught.value)
+    assert "config.data.statuses" not in str(caught.value)
+
+
 def test_objects_of_one_name_in_two_samples_are_two(tmp_path):
     again = [(*row[:-1], "other") for row in ROWS]
     members = {f"b/{name}": data for name, data in images().items()}
