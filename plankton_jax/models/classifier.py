@@ -30,9 +30,11 @@ class Classifier(nnx.Module):
     Attributes:
       recipe: the arguments of `create_model` that make this network again, but for its key, as
         (name, value) pairs; None where one of them is a function or a taxonomy.
+      in_channels: of the images that the network was built for; None: any.
     """
 
     recipe: tuple[tuple[str, Any], ...] | None = None
+    in_channels: int | None = None
 
     def __init__(
         self,
@@ -81,7 +83,12 @@ class Classifier(nnx.Module):
         `indices` choose the stages, None takes all. With `norm` they are behind the final norm
         where that applies to a map: every block of a vision transformer that pools tokens, the last
         stage of Swin. Under `jax.jit` blocks behind the last stage that is used are not run.
+
+        Raises:
+          UserError: images of other axes or channels than the network was built for.
         """
+        if not isinstance(images, Features):
+            self._check_images(images)
         if isinstance(images, Features):
             features = images
         elif self.frozen_backbone:
@@ -100,6 +107,21 @@ class Classifier(nnx.Module):
         reads = getattr(self.head, "reads_pooled", True)
         pooled = features.pooled + measured if reads else features.pooled
         return dataclasses.replace(features, pooled=pooled, measured=measured)
+
+    def _check_images(self, images: Array) -> None:
+        """Raises a `UserError` where the axes of a batch are not those of the network's images."""
+        shape = jnp.shape(images)
+        if len(shape) != 4 or not shape[0]:
+            raise UserError(
+                f"images: found the shape {shape}; allowed: four axes (images, rows, columns, "
+                "channels), with at least one image."
+            )
+        if self.in_channels not in (None, shape[3]):
+            raise UserError(
+                f"images: the network was built for {self.in_channels} channels and was given "
+                f"{shape[3]}; allowed: images of {self.in_channels}, or a network built with "
+                f"in_channels={shape[3]}."
+            )
 
 
 def create_model(
@@ -185,6 +207,7 @@ def create_model(
         rngs = parameter_keys(fold_in_name(key, "measurements"))
         embedding = MeasurementEmbedding(num_measurements, backbone.measured_dim, rngs=rngs)
     classifier = Classifier(backbone, made, embedding, frozen_backbone=freeze_backbone)
+    classifier.in_channels = in_channels
     if isinstance(name, str) and head in (None, "linear"):
         classifier.recipe = (
             ("name", name),

@@ -84,12 +84,13 @@ def convert(
         classes = source_classes(state_dict, any_model)
         if with_head and not classes:
             notify("the source has no head, so there is none in what is converted")
+        channels = in_channels or source_channels(state_dict, any_model) or 3
         info = WeightsInfo(
             model=name,
             num_classes=classes if with_head else 0,
             image_size=image_size or _image_size(source, architecture),
-            in_channels=in_channels or source_channels(state_dict, any_model) or 3,
-            provenance=source.provenance,
+            in_channels=channels,
+            provenance=source.provenance.for_channels(channels),
             pool=source_pool(state_dict, any_model),
         )
         model = abstract_model(info)

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from plankton_jax import __version__
 from plankton_jax.errors import UserError
 from plankton_jax.models import ModelInfo
@@ -29,6 +31,7 @@ class Provenance:
       licence: of the weights; "": not known.
       mean, std, crop, interpolation: how they want their images, as in
         `plankton_jax.models.ModelInfo`; that of the architecture's usual weights without a tag.
+        `mean` and `std` have one number for each channel.
       converter: the version of this package that read the source.
     """
 
@@ -47,6 +50,14 @@ class Provenance:
         """What `dataclasses.asdict` gave and JSON carried."""
         lists: dict[str, Any] = {name: tuple(values[name]) for name in ("mean", "std")}
         return cls(**{**values, **lists})
+
+    def for_channels(self, channels: int) -> "Provenance":
+        """The same with mean and standard deviation of images of that many channels: of grey ones
+        what the three have on average, as a run normalises them."""
+        if channels != 1 or not self.mean:
+            return self
+        mean, std = (float(np.mean(values)) for values in (self.mean, self.std))
+        return dataclasses.replace(self, mean=(mean,), std=(std,))
 
     @property
     def licence_sentence(self) -> str:

@@ -104,6 +104,30 @@ def test_an_image_size_that_cannot_be_names_the_setting():
         create_model("deit_tiny_patch16_224", 5, image_size=100, key=KEY)
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("test_vit", 16),
+        ("swin_tiny_patch4_window7_224", 32),
+        ("convnext_atto", 32),
+        ("resnet10t", 32),
+    ],
+)
+def test_images_of_other_channels_are_refused(name, size):
+    model = nnx.eval_shape(
+        functools.partial(create_model, name, 5, image_size=size, in_channels=3, key=KEY)
+    )
+    graphdef, params, state = split_model(model)
+    run = functools.partial(jax.eval_shape, functools.partial(apply, graphdef), params, state)
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    assert run(shape((2, size, size, 3)))[0][0].shape == (2, 5)
+    with pytest.raises(UserError, match="built for 3 channels and was given 1; .*in_channels=1"):
+        run(shape((2, size, size, 1)))
+    for other in ((size, size, 3), (0, size, size, 3)):
+        with pytest.raises(UserError, match="images: found the shape .*four axes.*at least one"):
+            run(shape(other))
+
+
 def test_a_backbone_and_a_head_may_be_given_as_classes():
     model = create_model(Pixels, 5, image_size=4, in_channels=1, head=TwoLevels, key=KEY)
     coarse, fine = model(jnp.ones((3, 4, 4, 1)))

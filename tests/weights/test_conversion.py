@@ -197,6 +197,11 @@ def test_grey_images_are_kept_or_made(tmp_path):
     assert _convert(tmp_path / "grey.safetensors", tmp_path / "back.safetensors", to="timm") == []
     shape = read_safetensors(tmp_path / "back.safetensors")["patch_embed.proj.weight"].shape
     assert shape == (64, 1, 16, 16)
+    loaded, architecture = load_model(tmp_path / "grey.safetensors"), get_info("test_vit")
+    statistics = loaded.info.provenance.mean, loaded.info.provenance.std
+    assert statistics == ((np.mean(architecture.mean),), (np.mean(architecture.std),))
+    with pytest.raises(UserError, match="built for 1 channels and was given 3"):
+        loaded(np.zeros((1, 160, 160, 3), np.float32))
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):
