@@ -63,6 +63,8 @@ def load(
             )
     if left_out := weights.left_out(source.state_dict, classifier):
         notify(f"{source.path}: left out: {', '.join(left_out)}")
+    if kept := weights.kept_parts(source.state_dict, classifier):
+        notify(f"{source.path}: not in it, so with initial values: {', '.join(kept)}")
     if made_for := _made_for(config, classifier, source):
         notify(f"{source.path}: these weights are made for {', '.join(made_for)}")
     return *jax.tree.map(jnp.asarray, loaded), source.provenance

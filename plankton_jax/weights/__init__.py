@@ -1,17 +1,17 @@
 """Weights files and names of other libraries, to and from the parameters of this one."""
 
+from plankton_jax.weights.contents import (
+    fits_head,
+    kept_parts,
+    left_out,
+    source_channels,
+    source_pool,
+)
 from plankton_jax.weights.converted import LoadedModel, convert, load_model, save
 from plankton_jax.weights.files import read_safetensors
 from plankton_jax.weights.provenance import Provenance, WeightsInfo
 from plankton_jax.weights.sources import Source, naming, open_source
-from plankton_jax.weights.timm_names import (
-    fits_head,
-    from_timm,
-    left_out,
-    source_channels,
-    source_pool,
-    to_timm,
-)
+from plankton_jax.weights.timm_names import from_timm, to_timm
 
 __all__ = [
     "LoadedModel",
@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "fits_head",
     "from_timm",
+    "kept_parts",
     "left_out",
     "load_model",
     "naming",

@@ -29,19 +29,18 @@ from plankton_jax.models import (
     unflatten_paths,
 )
 from plankton_jax.pretrained import PRETRAINED
-from plankton_jax.weights.files import read_file, write_safetensors
-from plankton_jax.weights.provenance import OURS, WeightsInfo
-from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
-from plankton_jax.weights.timm_names import (
-    from_timm,
+from plankton_jax.weights.contents import (
+    kept_parts,
     left_out,
-    not_finite,
-    present_names,
     source_channels,
     source_classes,
     source_pool,
-    to_timm,
 )
+from plankton_jax.weights.files import read_file, write_safetensors
+from plankton_jax.weights.placing import present_names
+from plankton_jax.weights.provenance import OURS, WeightsInfo
+from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
+from plankton_jax.weights.timm_names import from_timm, not_finite, to_timm
 
 PyTree = dict[str, Any]
 
@@ -97,6 +96,8 @@ def convert(
         params, model_state = from_timm(state_dict, model, with_head=info.num_classes > 0)
     if dropped := left_out(state_dict, model):
         notify(f"left out: {', '.join(dropped)}")
+    if kept := kept_parts(state_dict, model):
+        notify(f"not in the source, so with initial values: {', '.join(kept)}")
     if info.pool == "mean":
         notify('it pools the mean of its patches, as timm does with global_pool="avg"')
     if not info.num_classes:

@@ -39,6 +39,22 @@ class OldNames:
     numbers: Mapping[str, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class OptionalPart:
+    """A part of a network that a public file of its family may lack as a whole.
+
+    Attributes:
+      sources: how the names of the part begin in timm's state dict, and of what it comes with; a
+        file that has one of them has to have the part.
+      targets: how the paths begin that keep the network's own values.
+      initial: for a network of shapes alone the value of each kind of parameter.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    initial: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
 def linear(source: str, target: str) -> tuple[Rule, ...]:
     """The rules of a linear layer."""
     return (

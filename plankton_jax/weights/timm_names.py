@@ -5,21 +5,25 @@ fails and lists both. Works on arrays in memory; reads and writes no files.
 """
 
 import dataclasses
-import functools
 import math
-import re
-import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from plankton_jax.errors import UserError, raise_all
+from plankton_jax.errors import raise_all
 from plankton_jax.models import Classifier, flatten_paths, split_model, unflatten_paths
-from plankton_jax.weights.families import FAMILIES
-from plankton_jax.weights.families.old_names import OLD_NAMES
+from plankton_jax.weights.placing import (
+    absent_parts,
+    is_head,
+    pattern_of,
+    placed,
+    present_names,
+    rules_of,
+)
 from plankton_jax.weights.resample import resize_position_embedding, resize_relative_table
-from plankton_jax.weights.rules import OldNames, Rule
+from plankton_jax.weights.rules import OptionalPart
 
 PyTree = dict[str, Any]
 
@@ -101,7 +105,7 @@ def from_timm(
 
     Position embeddings and relative position biases are resized to the network's grid and windows,
     and a first layer for three channels is summed for a network of one. Names of older versions of
-    timm are understood.
+    timm are understood. Parts that public files of the family may lack keep the model's own values.
 
     Args:
       with_head: False leaves the source's head out and keeps the model's own, for other classes.
@@ -110,13 +114,14 @@ def from_timm(
       UserError: keys without a place, parameters without a key, arrays of another shape, values
         that are not finite; all of them are listed.
     """
-    rules = _rules(model)
+    rules = rules_of(model)
     state_dict = present_names(state_dict, model)
     _, params, model_state = split_model(model)
     targets = flatten_paths(params) | flatten_paths(model_state)
+    absent = absent_parts(state_dict, model, targets)
     filled, unplaced, problems = {}, [], []
     for name, value in state_dict.items():
-        rule, path = _placed(name, rules, targets)
+        rule, path = placed(name, rules, targets)
         if rule is None:
             unplaced.append(name)
         elif path in filled:
@@ -132,8 +137,9 @@ def from_timm(
                     f"{shape} of {path}." + (_HEAD_HINT if path.startswith("head/") else "")
                 )
     filled |= {path: np.asarray(v) for path, v in targets.items() if path.startswith(_OURS)}
+    filled |= {path: _own_value(path, targets[path], part) for path, part in absent.items()}
     if not with_head:
-        unplaced = [name for name in unplaced if not _is_head(name, rules)]
+        unplaced = [name for name in unplaced if not is_head(name, rules)]
         filled |= {path: np.asarray(v) for path, v in targets.items() if path.startswith("head/")}
     raise_all(_leftovers(unplaced, sorted(targets.keys() - filled.keys())) + problems)
     return _like(params, filled), _like(model_state, filled)
@@ -149,12 +155,12 @@ def to_timm(
     Raises:
       UserError: parameters that timm has no name for; all of them are listed.
     """
-    rules = _rules(model)
+    rules = rules_of(model)
     state_dict, unnamed = {}, []
     for path, value in (flatten_paths(params) | flatten_paths(model_state)).items():
         if path.startswith(_OURS) or (path.startswith("head/") and not with_head):
             continue
-        found = next(((r, m) for r in rules if (m := _pattern(r.target).fullmatch(path))), None)
+        found = next(((r, m) for r in rules if (m := pattern_of(r.target).fullmatch(path))), None)
         if found is None:
             unnamed.append(path)
             continue
@@ -171,103 +177,11 @@ _OURS = "measurements/"
 _HEAD_HINT = " For other classes leave the head out (with_head=False, --without-head)."
 
 
-def _rules(model: Classifier) -> tuple[Rule, ...]:
-    """The table of the model's family."""
-    for kind, rules in FAMILIES.items():
-        if isinstance(model.backbone, kind):
-            return rules
-    raise UserError(
-        f"weights: there are no names in timm for a {type(model.backbone).__name__}; allowed: "
-        + ", ".join(kind.__name__ for kind in FAMILIES)
-    )
-
-
-@functools.cache
-def _pattern(template: str) -> re.Pattern[str]:
-    """The expression that a template's names match, each placeholder a group."""
-    parts = string.Formatter().parse(template)
-    return re.compile(
-        "".join(
-            re.escape(literal) + (f"(?P<{field}>[^./]+)" if field else "")
-            for literal, field, _, _ in parts
-        )
-    )
-
-
-def _placed(
-    name: str, rules: tuple[Rule, ...], targets: Mapping[str, Any]
-) -> tuple[Rule | None, str]:
-    """The rule of a source key and the path it fills; (None, "") where there is none."""
-    for rule in rules:
-        match = _pattern(rule.source).fullmatch(name)
-        if match:
-            path = rule.target.format(**match.groupdict())
-            if not path or path in targets:
-                return rule, path
-    return None, ""
-
-
-def left_out(state_dict: Mapping[str, np.ndarray], model: Classifier) -> list[str]:
-    """The keys that `from_timm` drops as the network has no part for them, but for constants."""
-    targets = flatten_paths(split_model(model)[1])
-    placed = {name: _placed(name, _rules(model), targets) for name in state_dict}
-    return [
-        name
-        for name, (rule, path) in placed.items()
-        if rule and not path and name.rpartition(".")[2] not in _CONSTANTS
-    ]
-
-
-_CONSTANTS = ("num_batches_tracked", "relative_position_index", "attn_mask")
-
-
-def source_classes(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
-    """The classes of a state dict's head, be it whole or a part; 0 where it has none."""
-    rules = [rule for rule in _rules(model) if rule.target.startswith("head/")]
-    shapes = {r.target: np.shape(state_dict[r.source]) for r in rules if r.source in state_dict}
-    order = ("head/linear/bias", "head/linear/kernel", *shapes)
-    return next((shapes[path][0] for path in order if shapes.get(path)), len(shapes))
-
-
-def fits_head(state_dict: Mapping[str, np.ndarray], model: Classifier, num_classes: int) -> bool:
-    """Whether a state dict has a head of these classes and the network one that timm has too."""
-    patterns = [_pattern(rule.target) for rule in _rules(model)]
-    own = [path for path in flatten_paths(split_model(model)[1]) if path.startswith("head/")]
-    known = all(any(pattern.fullmatch(path) for pattern in patterns) for path in own)
-    return known and source_classes(state_dict, model) == num_classes
-
-
-def source_channels(state_dict: Mapping[str, np.ndarray], model: Classifier) -> int:
-    """The channels of the images that a state dict is for; 0 where it does not say."""
-    rules = [rule for rule in _rules(model) if rule.transform == "input_convolution"]
-    fits = (value for rule in rules for name, value in state_dict.items() if rule.source == name)
-    return next((int(np.shape(value)[1]) for value in fits if np.ndim(value) == 4), 0)
-
-
-def source_pool(state_dict: Mapping[str, np.ndarray], model: Classifier) -> str:
-    """What a state dict's head reads, "token" or "mean"; "" where the family has one way alone."""
-    if not any(rule.source == "fc_norm.weight" for rule in _rules(model)):
-        return ""
-    mean = "fc_norm.weight" in state_dict and "norm.weight" not in state_dict
-    return "mean" if mean else "token"
-
-
-def present_names(state_dict: Mapping[str, Any], model: Classifier) -> Mapping[str, Any]:
-    """The state dict under the names of today's timm."""
-    for old in OLD_NAMES.get(type(model.backbone), ()):
-        if old.marker in state_dict:
-            state_dict = {_present(name, old): value for name, value in state_dict.items()}
-    return state_dict
-
-
-def _present(name: str, old: OldNames) -> str:
-    """Today's name of one key."""
-    match = _pattern(old.source).fullmatch(name)
-    if not match:
-        return name
-    parts = match.groupdict()
-    moved = {part: str(int(parts[part]) + by) for part, by in old.numbers.items()}
-    return old.source.format(**parts | moved)
+def _own_value(path: str, leaf: Any, part: OptionalPart) -> np.ndarray:
+    """The network's own value of a parameter, or the initial one of a network of shapes alone."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return np.full(leaf.shape, part.initial[path.rpartition("/")[2]], leaf.dtype)
+    return np.asarray(leaf)
 
 
 def not_finite(name: str, value: np.ndarray) -> list[str]:
@@ -276,11 +190,6 @@ def not_finite(name: str, value: np.ndarray) -> list[str]:
         return []
     count = int(value.size - np.isfinite(value).sum())
     return [f"weights: {name}: {count} of {value.size} values are NaN or infinite."]
-
-
-def _is_head(name: str, rules: tuple[Rule, ...]) -> bool:
-    """Whether a source key belongs to the head."""
-    return any(r.target.startswith("head/") and _pattern(r.source).fullmatch(name) for r in rules)
 
 
 def _inward(inward: Callable, value: np.ndarray, shape: tuple[int, ...], backbone: Any):

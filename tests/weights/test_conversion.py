@@ -163,6 +163,20 @@ def test_an_auxiliary_classifier_is_left_out_and_batch_counts_are_not_told(tmp_p
     assert sorted(told.removeprefix("left out: ").split(", ")) == sorted(auxiliary)
 
 
+def test_pretraining_without_labels_leaves_the_last_norm_as_it_starts(tmp_path):
+    source = random_state_dict("convnextv2_atto")
+    bare = {key: value for key, value in source.items() if not key.startswith("head.")}
+    path = write(tmp_path / "convnextv2_atto.fcmae.safetensors", bare)
+    told = _convert(path, tmp_path / "x.safetensors", "convnextv2_atto")
+    assert told[1:] == ["not in the source, so with initial values: backbone/norm"]
+    norm = load_model(tmp_path / "x.safetensors").params["backbone"]["norm"]
+    assert np.array_equal(norm["scale"], np.ones(320)) and not norm["bias"].any()
+    for part in ("head.norm.bias", "head.fc.bias"):
+        partly = write(tmp_path / "partly.safetensors", bare | {part: source[part]})
+        with pytest.raises(UserError, match="does not fill: backbone/norm/"):
+            _convert(partly, tmp_path / "y.safetensors", "convnextv2_atto", with_head=False)
+
+
 @pytest.mark.parametrize(
     ("name", "head", "other"),
     [

@@ -12,7 +12,7 @@ from plankton_jax import experiment, initial_weights, run_directory, weights
 from plankton_jax.command import config_to_json
 from plankton_jax.config import Config
 from plankton_jax.errors import UserError
-from plankton_jax.models import flatten_paths, get_info
+from plankton_jax.models import flatten_paths, get_info, inception_v3
 from plankton_jax.taxonomy import Taxonomy
 
 DATA = {"mean": 0.9, "std": 0.1}
@@ -191,3 +191,17 @@ def test_what_cannot_start_a_run_is_told(files):
     config.model.name = "vit_tiny_patch16_224"
     with pytest.raises(UserError, match="weights of test_vit; wanted: those of vit_tiny"):
         _network(config)
+
+
+def test_an_auxiliary_classifier_that_a_file_lacks_starts_anew(tmp_path):
+    path = write(tmp_path / "t.safetensors", random_state_dict("inception_v3"))
+    config = _config(initial_weights=path, head="auxiliary")
+    config.model.name, config.data.image_size = inception_v3.with_auxiliary, 299
+    config.data.normalisation = "dataset"
+    network, told = _network(config)
+    assert f"{path}: not in it, so with initial values: backbone/AuxLogits, head/auxiliary" in told
+    config.model.initial_weights = ""
+    drawn, found = (flatten_paths(n.params) for n in (_network(config)[0], network))
+    own = {path for path in drawn if np.array_equal(drawn[path], found[path])}
+    assert "backbone/AuxLogits/conv0/conv/kernel" in own and "head/auxiliary/kernel" in own
+    assert all(path.startswith(("backbone/AuxLogits/", "head/auxiliary/")) for path in own)
