@@ -43,10 +43,15 @@ def read_file(path: str | os.PathLike) -> tuple[Any, dict[str, str]]:
 def write_safetensors(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Writes a safetensors file whole or not at all."""
+    """Writes a safetensors file whole or not at all.
+
+    Raises:
+      OSError: it cannot be written there.
+    """
     whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    # safetensors' own `save_file` hides what the system says, and others could not read its file.
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(whole, temporary, metadata)
+        temporary.write_bytes(safetensors.numpy.save(whole, metadata))
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -24,7 +24,7 @@ from plankton_jax.models import (
     split_model,
 )
 from plankton_jax.models.branch_bases import BranchBaseConfig, build
-from plankton_jax.weights import from_timm, to_timm
+from plankton_jax.weights import from_timm, left_out, to_timm
 
 KEY = jax.random.key(0)
 # timm's published results list these, in millions, for 1000 classes.
@@ -159,6 +159,8 @@ def test_weights_of_the_auxiliary_classifier_are_placed_or_dropped():
     assert all(np.array_equal(back[key], source[key]) for key in source)
     without = to_timm(*from_timm(source, plain), plain)
     assert without.keys() == {key for key in source if not key.startswith("AuxLogits")}
+    assert left_out(source, model) == []
+    assert set(left_out(source, plain)) == source.keys() - without
 
 
 def test_the_auxiliary_classifier_needs_a_large_image():

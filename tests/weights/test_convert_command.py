@@ -1,11 +1,16 @@
 """The convert command: what it says, and what it refuses."""
 
+import errno
+import os
+import pathlib
+import stat
 import sys
 
 import pytest
 from weights_support import random_state_dict, write
 
 from plankton_jax import convert
+from plankton_jax.command import run_command
 from plankton_jax.errors import UserError
 
 
@@ -56,6 +61,39 @@ def test_bad_files_are_named(source, tmp_path):
     with pytest.raises(UserError, match="config.data.image_size: found 100"):
         convert.main(_arguments(source, out, "--image-size", "100"))
     assert not out.exists()
+
+
+def test_the_file_can_be_read_by_whom_the_umask_lets(source, tmp_path):
+    before = os.umask(0o027)
+    try:
+        convert.main(_arguments(source, tmp_path / "x.safetensors"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [(errno.EACCES, "x.safetensors: Permission denied"), (errno.ENOSPC, "no space left on the")],
+)
+def test_what_the_system_refuses_is_told(source, tmp_path, monkeypatch, capsys, reason, told):
+    def refuse(path, content):
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", refuse)
+    monkeypatch.setattr(sys, "argv", ["convert", *_arguments(source, tmp_path / "x.safetensors")])
+    with pytest.raises(SystemExit) as ended:
+        run_command(convert.main)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err.replace(f".{os.getpid()}.tmp", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.safetensors"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="to the superuser every folder is open")
+def test_a_folder_that_may_not_be_written_is_named(source, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    with pytest.raises(PermissionError, match="closed"):
+        convert.main(_arguments(source, tmp_path / "closed" / "x.safetensors"))
 
 
 def test_a_torch_file_without_torch_says_what_to_do(tmp_path, monkeypatch):
