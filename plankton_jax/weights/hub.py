@@ -55,33 +55,55 @@ def fetch(
 ) -> pathlib.Path:
     """The file of a hub repository, downloaded where the folder does not have it yet.
 
+    It is compared with its checksum, which `record` writes when the file has been read.
+
     Raises:
       UserError: it is not in the folder and cannot be downloaded, or is not what it was.
     """
     path = cached_path(repository, folder)
     if not path.is_file():
         _download(repository, path, notify or (lambda text: None))
-    _verify(path)
+    _check(path)
     return path
 
 
-def _verify(path: pathlib.Path) -> None:
-    """Compares a file with its checksum, which is written at its first use.
+def record(path: pathlib.Path, notify: Callable[[str], None] | None = None) -> None:
+    """Writes a file's checksum beside it where there is none, once it proved to be whole.
 
-    The line is as `sha256sum` writes it and `sha256sum --check` reads it.
+    The line is as `sha256sum` writes it and `sha256sum --check` reads it. A folder that cannot be
+    written, as a shared one may be, is told.
     """
-    record = path.with_name(path.name + ".sha256")
-    found = file_sha256(path)
-    if not record.is_file():
-        with replacing(record) as temporary:
-            temporary.write_text(f"{found}  {path.name}\n")
+    beside = _record_of(path)
+    if beside.is_file():
         return
-    expected = record.read_text().split(" ")[0].strip()
+    try:
+        with replacing(beside) as temporary:
+            temporary.write_text(f"{file_sha256(path)}  {path.name}\n")
+    except OSError as error:
+        notify = notify or (lambda text: None)
+        notify(
+            f"{beside}: the checksum cannot be kept ({error.strerror}), so nothing will tell "
+            "whether the weights beside it are still the same"
+        )
+
+
+def _record_of(path: pathlib.Path) -> pathlib.Path:
+    """Where the checksum of a file lies."""
+    return path.with_name(path.name + ".sha256")
+
+
+def _check(path: pathlib.Path) -> None:
+    """Compares a file with the checksum beside it, where there is one."""
+    beside = _record_of(path)
+    if not beside.is_file():
+        return
+    found = file_sha256(path)
+    expected = beside.read_text().split(" ")[0].strip()
     if found != expected:
         raise UserError(
-            f"{path}: its sha256 is {found}, and {record.name} beside it says {expected}: the file "
+            f"{path}: its sha256 is {found}, and {beside.name} beside it says {expected}: the file "
             "is damaged or another one. Delete both to download it anew; where the file was "
-            f"replaced on purpose, delete {record.name} alone."
+            f"replaced on purpose, delete {beside.name} alone."
         )
 
 

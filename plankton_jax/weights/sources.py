@@ -71,7 +71,8 @@ def open_source(
     """
     path = pathlib.Path(text).expanduser()
     place = text
-    if not path.exists():
+    from_hub = not path.exists()
+    if from_hub:
         if path.suffix in SUFFIXES:
             raise UserError(f"weights: there is no file {path}.")
         place = hub.hub_id(text)
@@ -81,6 +82,8 @@ def open_source(
         raise UserError(f'weights: there is no tag "{tag}". {near_miss(tag, PRETRAINED)}')
     with naming(path):
         source = _read(path, place, architecture, tag)
+    if from_hub:
+        hub.record(path, notify)
     expected = architecture.name if architecture else source.model
     if source.model not in ("", expected):
         raise UserError(f"{path}: weights of {source.model}; wanted: those of {expected}.")

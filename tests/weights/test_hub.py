@@ -1,8 +1,10 @@
 """Public weights by name: from the folder, from a hub, or a message that says what to do."""
 
+import errno
 import hashlib
 import http.server
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ import pytest
 from weights_support import random_state_dict, write
 
 from plankton_jax.errors import UserError
-from plankton_jax.weights import hub
+from plankton_jax.weights import hub, open_source
 
 NAME = "test_vit.r160_in1k"
 
@@ -118,11 +120,41 @@ def test_out_of_reach_says_which_file_goes_where(tmp_path):
 def test_a_file_put_there_by_hand_is_used_and_watched(tmp_path):
     path = hub.cached_path(f"timm/{NAME}", tmp_path)
     path.write_bytes(b"weights")
-    assert hub.fetch(f"timm/{NAME}", tmp_path) == path == hub.fetch(f"timm/{NAME}", tmp_path)
+    assert hub.fetch(f"timm/{NAME}", tmp_path) == path
+    hub.record(path)
+    assert hub.fetch(f"timm/{NAME}", tmp_path) == path
     path.write_bytes(b"other weights")
     with pytest.raises(UserError, match="sha256 is .*Delete both") as error:
         hub.fetch(f"timm/{NAME}", tmp_path)
     assert hashlib.sha256(b"other weights").hexdigest() in str(error.value)
+
+
+def test_a_damaged_file_put_there_by_hand_may_be_replaced(tmp_path):
+    whole = write(tmp_path / "whole.safetensors", random_state_dict("test_vit")).read_bytes()
+    path = hub.cached_path(f"timm/{NAME}", tmp_path / "cache")
+    path.parent.mkdir()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(UserError, match="cannot be read: cut short"):
+        open_source(NAME, path.parent, architecture=None)
+    path.write_bytes(whole)
+    assert open_source(NAME, path.parent, architecture=None).model == "test_vit"
+    path.write_bytes(whole[:-10])
+    with pytest.raises(UserError, match="sha256 is "):
+        open_source(NAME, path.parent, architecture=None)
+
+
+def test_a_cache_that_cannot_be_written_is_used(tmp_path, monkeypatch):
+    path = write(hub.cached_path(f"timm/{NAME}", tmp_path), random_state_dict("test_vit"))
+
+    def refuse(self, text):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(pathlib.Path, "write_text", refuse)
+    told = []
+    source = open_source(NAME, tmp_path, architecture=None, notify=told.append)
+    assert source.path == path and list(tmp_path.iterdir()) == [path]
+    (line,) = told
+    assert "the checksum cannot be kept (Read-only file system)" in line
 
 
 def test_names_of_repositories():
