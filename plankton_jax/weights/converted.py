@@ -40,7 +40,7 @@ from plankton_jax.weights.files import read_file, write_safetensors
 from plankton_jax.weights.placing import present_names
 from plankton_jax.weights.provenance import OURS, WeightsInfo
 from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
-from plankton_jax.weights.timm_names import from_timm, not_finite, to_timm
+from plankton_jax.weights.timm_names import from_timm, not_finite, not_real, to_timm
 
 PyTree = dict[str, Any]
 
@@ -229,6 +229,8 @@ def _filled(tree: PyTree, content: dict[str, np.ndarray], info: WeightsInfo) -> 
     for path, leaf in flatten_paths(tree).items():
         if path.startswith("head/") and not info.num_classes:
             filled[path] = jnp.zeros(leaf.shape, leaf.dtype)
+        elif path in content and (complex_numbers := not_real(path, content[path])):
+            problems += complex_numbers
         elif path not in content or content[path].shape != leaf.shape:
             found = content[path].shape if path in content else "nothing"
             problems.append(f"weights: {path} should have shape {leaf.shape}; found {found}.")

@@ -67,13 +67,25 @@ def _read_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], d
     """Arrays and metadata."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return {name: _array(file, name, path) for name in file.keys()}, file.metadata() or {}
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError) as error:
         raise UserError(
-            f"weights: {os.fspath(path)} cannot be read: cut short, not in the safetensors format, "
-            f"or with a number type NumPy lacks ({error})."
+            f"weights: {os.fspath(path)} cannot be read: cut short, or not in the safetensors "
+            f"format ({error}). Get it anew."
+        ) from error
+
+
+def _array(file: Any, name: str, path: str | os.PathLike) -> np.ndarray:
+    """One array of an open file."""
+    try:
+        return file.get_tensor(name)
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
+        kind = file.get_slice(name).get_dtype()
+        raise UserError(
+            f"weights: {os.fspath(path)} cannot be read: {name} has the number type {kind}, which "
+            "NumPy lacks. Save the file with float32 numbers."
         ) from error
 
 

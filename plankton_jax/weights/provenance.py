@@ -101,12 +101,27 @@ class WeightsInfo:
         try:
             values = json.loads(metadata[_KEY])
             values["provenance"] = Provenance.from_values(values["provenance"])
-            return cls(**values)
+            info = cls(**values)
+            _check_types(info, {"model": str, "names": str, "pool": str, **_NUMBERS})
+            _check_types(info.provenance, _TEXTS)
+            return info
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"weights: its metadata is not that of plankton_jax {__version__} ({error}). "
                 "Convert the source anew."
             ) from error
+
+
+_NUMBERS = {"num_classes": int, "image_size": int, "in_channels": int}
+_TEXTS = {name: str for name in ("source", "sha256", "tag", "licence", "interpolation")}
+
+
+def _check_types(record: Any, kinds: Mapping[str, type]) -> None:
+    """Raises a `TypeError` for a field that is not of its kind."""
+    for name, kind in kinds.items():
+        value = getattr(record, name)
+        if type(value) is not kind:
+            raise TypeError(f"{name} is {value!r}, wanted: {kind.__name__}")
 
 
 def describe(source: str, sha256: str, info: ModelInfo | None, tag: str = "") -> Provenance:

@@ -101,6 +101,12 @@ def _read(path: pathlib.Path, place: str, architecture: ModelInfo | None, tag: s
         named = to_timm(unflatten_paths(content), {}, skeleton, with_head=with_head)
         return Source(path, named, info.provenance, info)
     unwrapped, where = unwrap(content)
+    nameless = [repr(name) for name in unwrapped if not isinstance(name, str)]
+    if nameless:
+        raise UserError(
+            f"weights: keys that are no names: {', '.join(nameless)}; allowed: a state dict, as "
+            "`model.state_dict()` gives it."
+        )
     odd = [str(n) for n, v in unwrapped.items() if not isinstance(v, np.ndarray)]
     if odd:
         raise UserError(f"weights: entries that are no arrays: {', '.join(odd)}.")

@@ -49,10 +49,12 @@ def _input_convolution(value: np.ndarray, shape: tuple[int, ...], backbone: Any)
 
 
 def _position_embedding(value: np.ndarray, shape: tuple[int, ...], backbone: Any) -> np.ndarray:
-    """Position embeddings at the network's grid; left alone where the grid is no square."""
+    """Position embeddings at the network's grid; left alone where theirs is no square, or where
+    another axis than that of the patches differs."""
     prefix = shape[1] - backbone.grid**2
     patches = value.shape[1] - prefix
-    if value.shape == shape or patches < 1 or math.isqrt(patches) ** 2 != patches:
+    fits = value.shape[::2] == shape[::2]
+    if not fits or value.shape == shape or patches < 1 or math.isqrt(patches) ** 2 != patches:
         return value
     return resize_position_embedding(value, backbone.grid, prefix)
 
@@ -116,6 +118,7 @@ def from_timm(
     """
     rules = rules_of(model)
     state_dict = present_names(state_dict, model)
+    raise_all([told for name in state_dict for told in not_real(name, state_dict[name])])
     _, params, model_state = split_model(model)
     targets = flatten_paths(params) | flatten_paths(model_state)
     absent = absent_parts(state_dict, model, targets)
@@ -182,6 +185,13 @@ def _own_value(path: str, leaf: Any, part: OptionalPart) -> np.ndarray:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return np.full(leaf.shape, part.initial[path.rpartition("/")[2]], leaf.dtype)
     return np.asarray(leaf)
+
+
+def not_real(name: str, value: np.ndarray) -> list[str]:
+    """Says of an array that its numbers are complex."""
+    if not np.iscomplexobj(value):
+        return []
+    return [f"weights: {name}: found complex numbers; allowed: real ones. Save its real part."]
 
 
 def not_finite(name: str, value: np.ndarray) -> list[str]:

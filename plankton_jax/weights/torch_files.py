@@ -6,6 +6,7 @@ Only arrays and plain values are unpickled: a file that would run code is refuse
 import argparse
 import os
 import pickle
+import warnings
 from typing import Any
 
 from plankton_jax.errors import UserError
@@ -30,11 +31,17 @@ def read_torch(path: str | os.PathLike) -> Any:
         ) from error
     try:
         # timm's own training checkpoints hold the arguments of the command, plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*looks like a TorchScript archive")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, torch)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"{os.fspath(path)}: a TorchScript archive, which holds code; allowed: a state "
+                'dict. Save that: torch.save(torch.jit.load(FILE).state_dict(), "weights.pth").'
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{os.fspath(path)}: cannot be read: cut short or damaged ({reason}). Get it anew."
@@ -56,13 +63,26 @@ def _refusal(path: str | os.PathLike, torch: Any) -> str:
     )
 
 
-def _as_arrays(value: Any, torch: Any) -> Any:
-    """Tensors as arrays, in whatever dicts they lie."""
+def _as_arrays(value: Any, torch: Any, name: str = "") -> Any:
+    """Tensors as arrays, in whatever dicts they lie; `name` is that of the value."""
     if isinstance(value, dict):
-        return {key: _as_arrays(item, torch) for key, item in value.items()}
+        return {key: _as_arrays(item, torch, str(key)) for key, item in value.items()}
     if not isinstance(value, torch.Tensor):
         return value
     tensor = value.detach()
     if tensor.is_quantized or tensor.layout != torch.strided:
-        raise UserError("weights: quantised or sparse tensors are not supported; save dense ones.")
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
+        raise UserError(
+            f"weights: quantised or sparse tensors are not supported ({name}); save dense ones."
+        )
+    if tensor.is_meta:
+        raise UserError(
+            f"weights: {name} is a tensor without values (device meta). Save the network after its "
+            "weights were loaded."
+        )
+    try:
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
+    except TypeError as error:
+        raise UserError(
+            f"weights: {name} has the number type {tensor.dtype}, which NumPy lacks. Save it as "
+            "float32: tensor.float()."
+        ) from error

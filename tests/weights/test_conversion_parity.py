@@ -131,6 +131,7 @@ def test_a_file_that_holds_code_is_refused(tmp_path, capsys):
     assert "code of the file runs" not in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_damaged_and_odd_torch_files_are_named(tmp_path):
     tensors = {k: torch.from_numpy(v) for k, v in random_state_dict("test_vit").items()}
     torch.save(tensors, tmp_path / "whole.pth")
@@ -147,6 +148,19 @@ def test_damaged_and_odd_torch_files_are_named(tmp_path):
     torch.save({"norm.bias": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
     with pytest.raises(UserError, match="sparse.pth: quantised or sparse"):
         _convert(tmp_path / "sparse.pth", tmp_path / "x.safetensors")
+    bias = tensors["norm.bias"]
+    for name, changed, told in (
+        ("meta", {"norm.bias": bias.to("meta")}, "norm.bias is a tensor without values"),
+        ("float8", {"norm.bias": bias.to(torch.float8_e4m3fn)}, "norm.bias .*float8_e4m3fn"),
+        ("complex", {"norm.bias": bias.to(torch.complex64)}, "norm.bias: found complex numbers"),
+        ("numbered", {0: bias}, "keys that are no names: 0; allowed: a state dict"),
+    ):
+        torch.save(tensors | changed, tmp_path / f"{name}.pth")
+        with pytest.raises(UserError, match=f"{name}.pth: {told}"):
+            _convert(tmp_path / f"{name}.pth", tmp_path / "x.safetensors")
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "j.pt")
+    with pytest.raises(UserError, match="j.pt: a TorchScript archive.*state_dict"):
+        _convert(tmp_path / "j.pt", tmp_path / "x.safetensors")
     assert np.array_equal(
         _convert(tmp_path / "whole.pth", tmp_path / "x.safetensors")["norm.bias"],
         tensors["norm.bias"].numpy(),
