@@ -12,13 +12,15 @@ torch), a repository on the Hugging Face hub, or NAME.TAG of public weights. The
 safetensors file with the weights' provenance and licence in its metadata.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 from plankton_jax.command import command_parser, run_command
 from plankton_jax.config import ModelConfig
-from plankton_jax.errors import near_miss, raise_all
+from plankton_jax.errors import UserError, near_miss, raise_all
 from plankton_jax.names import BACKBONES
 from plankton_jax.pretrained import PRETRAINED
 
@@ -60,14 +62,15 @@ def main(arguments: list[str]) -> int:
         tag=options.tag,
         notify=notify,
     )
-    converted = weights.convert(
-        source,
-        architecture,
-        with_head=not options.without_head,
-        image_size=options.image_size,
-        in_channels=options.in_channels,
-        notify=notify,
-    )
+    with _naming_arguments():
+        converted = weights.convert(
+            source,
+            architecture,
+            with_head=not options.without_head,
+            image_size=options.image_size,
+            in_channels=options.in_channels,
+            notify=notify,
+        )
     weights.save(options.out, converted, to=options.to)
     info = converted.info
     head = f"{info.num_classes} classes" if info.num_classes else "no head"
@@ -80,11 +83,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _naming_arguments() -> Iterator[None]:
+    """Messages about a run's settings are about this command's arguments."""
+    try:
+        yield
+    except UserError as error:
+        setting = "config.data.image_size:"
+        told = [problem.replace(setting, "--image-size:") for problem in error.problems]
+        raise UserError(*told) from error
+
+
 def _problems(options) -> list[str]:
     """What is wrong with the arguments taken alone."""
     problems = []
     if options.model not in BACKBONES:
         problems.append(f'--model: found "{options.model}". {near_miss(options.model, BACKBONES)}')
+    if not options.checkpoint:
+        problems.append(
+            "--checkpoint: found nothing; allowed: a file, OWNER/NAME on the hub, or NAME.TAG."
+        )
     if options.tag and options.tag not in PRETRAINED:
         problems.append(f'--tag: found "{options.tag}". {near_miss(options.tag, PRETRAINED)}')
     if options.out.suffix != ".safetensors" or options.out.is_dir():

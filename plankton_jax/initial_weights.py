@@ -55,7 +55,9 @@ def load(
     notify(f"starting from {source.provenance.source}; {source.provenance.licence_sentence}")
     with weights.naming(source.path):
         with_head = weights.fits_head(source.state_dict, classifier, num_classes)
-        loaded = weights.from_timm(source.state_dict, classifier, with_head=with_head)
+        name = settings.name if isinstance(settings.name, str) else None
+        with weights.explaining(source.state_dict, name):
+            loaded = weights.from_timm(source.state_dict, classifier, with_head=with_head)
         if not with_head:
             notify(
                 f"{source.path}: it has no head of this run's classes, which starts anew; one of "

@@ -9,6 +9,7 @@ from plankton_jax.weights.contents import (
 )
 from plankton_jax.weights.converted import LoadedModel, convert, load_model, save
 from plankton_jax.weights.files import read_safetensors
+from plankton_jax.weights.likeness import explaining
 from plankton_jax.weights.provenance import Provenance, WeightsInfo
 from plankton_jax.weights.sources import Source, naming, open_source
 from plankton_jax.weights.timm_names import from_timm, to_timm
@@ -19,6 +20,7 @@ __all__ = [
     "Source",
     "WeightsInfo",
     "convert",
+    "explaining",
     "fits_head",
     "from_timm",
     "kept_parts",

@@ -23,7 +23,6 @@ from plankton_jax.models import (
     apply,
     apply_features,
     flatten_paths,
-    get_info,
     join_model,
     split_model,
     unflatten_paths,
@@ -37,9 +36,10 @@ from plankton_jax.weights.contents import (
     source_pool,
 )
 from plankton_jax.weights.files import read_file, write_safetensors
+from plankton_jax.weights.likeness import explaining
 from plankton_jax.weights.placing import present_names
 from plankton_jax.weights.provenance import OURS, WeightsInfo
-from plankton_jax.weights.sources import Source, abstract_model, naming, shapes_of
+from plankton_jax.weights.sources import Source, abstract_model, described, naming, shapes_of
 from plankton_jax.weights.timm_names import from_timm, not_finite, not_real, to_timm
 
 PyTree = dict[str, Any]
@@ -93,7 +93,8 @@ def convert(
             pool=source_pool(state_dict, any_model),
         )
         model = abstract_model(info)
-        params, model_state = from_timm(state_dict, model, with_head=info.num_classes > 0)
+        with explaining(state_dict, name):
+            params, model_state = from_timm(state_dict, model, with_head=info.num_classes > 0)
     if dropped := left_out(state_dict, model):
         notify(f"left out: {', '.join(dropped)}")
     if kept := kept_parts(state_dict, model):
@@ -205,14 +206,13 @@ def load_model(path: str | os.PathLike) -> LoadedModel:
     """
     with naming(os.fspath(path)):
         content, metadata = read_file(path)
-        info = WeightsInfo.from_metadata(metadata)
+        info = described(metadata)
         if info is None or info.names != OURS:
             name = info.model if info else "NAME"
             raise UserError(
                 "weights: not a converted file. Convert it: python -m plankton_jax.convert "
                 f"--model {name} --checkpoint {os.fspath(path)} --out X.safetensors."
             )
-        get_info(info.model)  # an unknown name is told
         graphdef, params, state = split_model(abstract_model(info))
         extra = sorted(content.keys() - flatten_paths(params).keys() - flatten_paths(state).keys())
         if extra:

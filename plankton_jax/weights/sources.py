@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from plankton_jax.errors import UserError, near_miss
-from plankton_jax.models import Classifier, ModelInfo, create_model, unflatten_paths
+from plankton_jax.models import Classifier, ModelInfo, create_model, list_models, unflatten_paths
 from plankton_jax.pretrained import PRETRAINED
 from plankton_jax.weights import hub
 from plankton_jax.weights.files import file_sha256, read_file
@@ -93,7 +93,7 @@ def open_source(
 def _read(path: pathlib.Path, place: str, architecture: ModelInfo | None, tag: str) -> Source:
     """The content of one file."""
     content, metadata = read_file(path)
-    info = WeightsInfo.from_metadata(metadata)
+    info = described(metadata)
     sha256 = file_sha256(path)
     if info and info.names == OURS:
         skeleton = abstract_model(info)
@@ -115,6 +115,22 @@ def _read(path: pathlib.Path, place: str, architecture: ModelInfo | None, tag: s
         return Source(path, state_dict, info.provenance, info)
     place = f"{place}:{where}" if where else place
     return Source(path, state_dict, describe(place, sha256, architecture, tag))
+
+
+def described(metadata: Mapping[str, str]) -> WeightsInfo | None:
+    """What the metadata of a file says of its network; None where it says nothing.
+
+    Raises:
+      UserError: it is of another version, or of a network that is not among the present ones.
+    """
+    info = WeightsInfo.from_metadata(metadata)
+    if info and info.model not in list_models():
+        raise UserError(
+            f'weights: its metadata says that it is of the network "{info.model}", which is not '
+            f"here. {near_miss(info.model, list_models())} "
+            "plankton_jax.models.list_models() lists them all."
+        )
+    return info
 
 
 def abstract_model(info: WeightsInfo) -> Classifier:

@@ -1,5 +1,6 @@
 """Files that hold arrays, but none that a network can have: the file and the array are named."""
 
+import dataclasses
 import json
 import struct
 
@@ -82,3 +83,44 @@ def test_metadata_of_other_types_is_refused(tmp_path, field, value, told):
     for read in (load_model, _convert):
         with pytest.raises(UserError, match=f"x.safetensors: .*{told}.*Convert the source anew"):
             read(path)
+
+
+def test_a_file_of_a_network_that_is_not_here_is_named(tmp_path):
+    converted = _convert(write(tmp_path / "t.safetensors", random_state_dict("test_vit")))
+    other = dataclasses.replace(converted.info, model="tst_vit")
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"a": np.zeros(1)}, path, other.metadata())
+    for read in (load_model, _convert):
+        with pytest.raises(UserError, match='x.safetensors: .*"tst_vit".*Did you mean "test_vit"'):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "pool"),
+    [
+        ("vit_tiny_patch16_224", "vit_small_patch16_224", ""),
+        ("vit_tiny_patch16_224", "vit_small_patch16_224", "mean"),
+        ("convnext_atto", "convnext_tiny", ""),
+        ("resnet10t", "resnet18", ""),
+    ],
+)
+def test_weights_of_another_size_are_told_in_few_lines(tmp_path, found, wanted, pool):
+    path = write(tmp_path / "t.safetensors", random_state_dict(found, pool=pool))
+    architecture = get_info(wanted)
+    source = open_source(str(path), "no cache", architecture=architecture)
+    with pytest.raises(UserError) as error:
+        convert(source, architecture)
+    first, *lines = error.value.problems
+    assert first.startswith(f"{path}: these look like {found}")
+    assert f", and {wanted} is wanted." in first
+    assert len(lines) <= 11 and all(line.startswith(f"{path}: ") for line in lines)
+
+
+def test_faults_within_weights_of_the_wanted_network_are_counted(tmp_path):
+    source = random_state_dict("test_vit")
+    spoilt = {key: np.full_like(value, np.nan) for key, value in source.items()}
+    with pytest.raises(UserError) as error:
+        _convert(write(tmp_path / "t.safetensors", spoilt))
+    assert "cls_token" in error.value.problems[0]
+    assert error.value.problems[-1].endswith(f"and {len(source) - 10} more of the kind.")
+    assert "these look like" not in str(error.value)
