@@ -72,7 +72,7 @@ class KerasBackbone(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The maps of the pyramid, or the last map; pooled as `pool` says.
 

@@ -141,7 +141,7 @@ class BranchBase(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The map behind every block and its pooling, or those at `indices`; pooled: the trunk's.
 

@@ -75,17 +75,20 @@ class Classifier(nnx.Module):
         measurements: Float[Array, "b m"] | None = None,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
     ) -> Features:
         """The features that the head reads.
 
-        `indices` choose the stages, None takes all. With `norm` they are behind the final norm
-        where that applies to a map: every block of a vision transformer that pools tokens, the last
-        stage of Swin. Under `jax.jit` blocks behind the last stage that is used are not run.
+        `indices` choose the stages: a number n the last n, as in timm; a sequence those in its
+        order, counted from the end where negative; None all. With `norm` they are behind the final
+        norm where that applies to a map: every block of a vision transformer that pools tokens,
+        the last stage of Swin. Under `jax.jit` blocks behind the last stage that is used are not
+        run.
 
         Raises:
-          UserError: images of other axes or channels than the network was built for.
+          UserError: images of other axes or channels than the network was built for, or stages
+            that it does not have.
         """
         if not isinstance(images, Features):
             self._check_images(images)

@@ -157,7 +157,7 @@ class Convnet(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The map of every stage or those at `indices`; pooled: means and maxima of the last.
 

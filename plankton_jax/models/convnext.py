@@ -215,7 +215,7 @@ class ConvNext(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The map of every stage or those at `indices`; pooled: the last one's mean, normalised.
 

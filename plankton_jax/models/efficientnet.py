@@ -217,7 +217,7 @@ class EfficientNet(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The last map of every resolution or those at `indices`; pooled: the mean of the head's.
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -25,7 +26,9 @@ class Features:
       stages: feature maps, early to late: one for each stage of a convolutional or hierarchical
         network, one for each block of a plain transformer (class tokens left out, before the final
         norm), or those that were asked for by index. Under `jax.jit` unused ones cost nothing.
-      pooled: what the head reads.
+      pooled: what the head reads. Of a distilled transformer it is the class token alone, and the
+        linear head reads the distillation token too; timm's `forward_head(pre_logits=True)` gives
+        the mean of both.
       tokens: a transformer's sequence after the final norm where that norm comes before pooling,
         prefix tokens (class, distillation) first.
       distilled: the distillation token after the final norm, which a second linear head reads.
@@ -77,26 +80,55 @@ def names_read(
     return tuple(name for name, read in flatten_features(marked).items() if read)
 
 
-def select_stages(stages: Sequence[Array], indices: Sequence[int] | None) -> tuple[Array, ...]:
-    """The stages at `indices` in that order, counted from the end where negative; None: all.
+def stage_numbers(count: int, indices: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Which of `count` stages are asked for, counted from the start.
+
+    Args:
+      indices: a number n: the last n, early to late; a sequence: those, in its own order, counted
+        from the end where negative; None: all.
 
     Raises:
-      UserError: an index outside the stages.
+      UserError: neither, or stages that are not there.
     """
     if indices is None:
-        return tuple(stages)
-    count = len(stages)
-    outside = [index for index in indices if not -count <= index < count]
+        return tuple(range(count))
+    if _is_number(indices):
+        last = int(cast(int, indices))
+        if not 0 < last <= count:
+            raise UserError(
+                f"feature indices: found {last}, the last {last} stages; the backbone has {count}; "
+                f"allowed: 1 to {count}, or a sequence of indices."
+            )
+        return tuple(range(count - last, count))
+    chosen = list(cast(Sequence[int], indices)) if isinstance(indices, Iterable) else [indices]
+    if not all(map(_is_number, chosen)):
+        raise UserError(
+            f"feature indices: found {indices!r}; allowed: a whole number n, which takes the last "
+            "n stages, a sequence of whole numbers, or None."
+        )
+    outside = [index for index in chosen if not -count <= index < count]
     if outside:
         raise UserError(
             f"feature indices {outside}: the backbone has {count} stages; allowed: {-count} to "
             f"{count - 1}."
         )
-    return tuple(stages[index] for index in indices)
+    return tuple(int(index) % count for index in chosen)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a whole number, NumPy's included."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def select_stages(
+    stages: Sequence[Array], indices: int | Sequence[int] | None
+) -> tuple[Array, ...]:
+    """The stages at `indices`, as `stage_numbers` understands and refuses them."""
+    return tuple(stages[number] for number in stage_numbers(len(stages), indices))
 
 
 def normalise_stages(
-    backbone: Any, stages: Sequence[Array], indices: Sequence[int] | None
+    backbone: Any, stages: Sequence[Array], indices: int | Sequence[int] | None
 ) -> tuple[Array, ...]:
     """The stages at `indices` behind the backbone's final norm, as timm's `norm=True` gives them.
 
@@ -107,6 +139,5 @@ def normalise_stages(
     normalise = getattr(backbone, "normalise_stage", None)
     if normalise is None:
         return tuple(stages)
-    count = len(backbone.stage_dims)
-    numbers = range(count) if indices is None else [index % count for index in indices]
-    return tuple(normalise(stage, number) for stage, number in zip(stages, numbers, strict=True))
+    chosen = stage_numbers(len(backbone.stage_dims), indices)
+    return tuple(normalise(stage, number) for stage, number in zip(stages, chosen, strict=True))

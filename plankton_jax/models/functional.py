@@ -64,7 +64,7 @@ def apply_features(
     model_state: PyTree,
     images: Float[Array, "b h w c"],
     *,
-    indices: Sequence[int] | None = None,
+    indices: int | Sequence[int] | None = None,
     norm: bool = False,
 ) -> Features:
     """The backbone's features in inference mode; `indices` and `norm` as in `Classifier`."""

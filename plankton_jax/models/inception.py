@@ -171,7 +171,7 @@ class Inception(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The maps of the taps or those at `indices`; pooled: the mean of the last.
 

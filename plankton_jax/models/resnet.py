@@ -191,7 +191,7 @@ class ResNet(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The maps of stem and stages or those at `indices`; pooled: the mean of the last.
 

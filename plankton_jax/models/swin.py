@@ -207,7 +207,7 @@ class SwinTransformer(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The map of every stage or those at `indices`, before the final norm; pooled: the mean.
 

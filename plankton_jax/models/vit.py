@@ -162,7 +162,7 @@ class VisionTransformer(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """Features of square images of the size the network was built for.
 

@@ -112,7 +112,7 @@ class Xception(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The map of every stage or those at `indices`; pooled: the mean of the last.
 

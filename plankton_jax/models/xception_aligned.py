@@ -140,7 +140,7 @@ class XceptionAligned(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
     ) -> Features:
         """The map of every stage or those at `indices`; pooled: the mean of the last."""
         x = images.astype(self.dtype)

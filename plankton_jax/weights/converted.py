@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -187,11 +187,12 @@ class LoadedModel:
         self,
         images: Float[Array, "b h w c"],
         *,
-        indices: Sequence[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
     ) -> Features:
         """The backbone's features; `indices` and `norm` as in `Classifier.features`."""
-        chosen = None if indices is None else tuple(indices)
+        # What is static under `jax.jit` has to be hashable.
+        chosen = tuple(indices) if isinstance(indices, Iterable) else indices
         return self._features(
             self.params, self.model_state, jnp.asarray(images), indices=chosen, norm=norm
         )

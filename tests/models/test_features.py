@@ -69,6 +69,30 @@ def test_indices_and_norm_choose_the_same_stages(backbone):
         _features(model, (4,), norm=True)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_number_takes_the_last_stages_and_a_sequence_keeps_its_order(norm):
+    model = _model(VIT)
+    every = _features(model, None, norm).stages
+    for indices, numbers in (
+        (1, [3]),
+        (np.int64(3), [1, 2, 3]),
+        (4, [0, 1, 2, 3]),
+        ((2, -4, 2), [2, 0, 2]),
+        (np.array([3, 1]), [3, 1]),
+        ((), []),
+    ):
+        chosen = _features(model, indices, norm).stages
+        assert len(chosen) == len(numbers)
+        for stage, number in zip(chosen, numbers, strict=True):
+            np.testing.assert_allclose(stage, every[number], atol=1e-5)
+
+
+@pytest.mark.parametrize("indices", [0, -1, 5, 1.0, "01", True, (True,), (1.0,), ("1",), (-5,)])
+def test_what_is_no_stage_is_refused(indices):
+    with pytest.raises(UserError, match="feature indices.*allowed: "):
+        _features(_model(VIT), indices)
+
+
 @pytest.mark.parametrize(
     ("backbone", "pool", "unchanged"),
     [

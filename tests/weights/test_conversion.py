@@ -56,6 +56,8 @@ def test_a_loaded_network_gives_the_logits_of_the_one_it_was(tmp_path):
     expected = join_model(split_model(expected)[0], *from_timm(source, expected))
     images = jax.random.normal(KEY, (2, 64, 64, 3))
     np.testing.assert_allclose(loaded(images), expected(images)[0], atol=1e-5)
+    (last,) = loaded.features(images, indices=1).stages
+    np.testing.assert_allclose(last, expected.features(images, indices=[-1]).stages[0], atol=1e-5)
     found = loaded.features(np.asarray(images), indices=[0, -1])
     wanted = expected.features(images, indices=[0, -1])
     assert len(found.stages) == 2
