@@ -495,8 +495,10 @@ def small_base(**options):
     return branch_bases.build(config, **options)
 
 
-@pytest.mark.parametrize("head", NAMES)
-@pytest.mark.parametrize("backbone", ["plankton_cnn_tiny", small_base])
+@pytest.mark.parametrize(
+    ("head", "backbone"),
+    [("bacnn", "plankton_cnn_tiny"), *((name, small_base) for name in NAMES)],
+)
 def test_measurements_reach_every_branch(head, backbone):
     blocks = {"branches": "parallel", "window": 2} if isinstance(backbone, str) else {}
     settings = HeadConfig(**blocks or {"branches": "dense"}, width=8, attention_width=8)
