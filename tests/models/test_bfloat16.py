@@ -71,8 +71,8 @@ def labelled(real_images) -> tuple[list[np.ndarray], np.ndarray]:
 )
 def test_a_head_that_learnt_the_images_tells_them_apart_alike(name, size, labelled):
     """Random weights alone give nearly all images one first class; a head that was fitted to their
-    true classes gives many. Networks whose random features differ little from image to image, hardly
-    more than bfloat16 resolves, are not among these: inception_v3 and the EfficientNets."""
+    true classes gives many. Networks whose random features differ from image to image by hardly
+    more than bfloat16 resolves are not among these: inception_v3 and the EfficientNets."""
     grey, labels = labelled
     images = _normalised(grey, size)
     exact, rough = (_pooled(name, dtype, images) for dtype in (jnp.float32, jnp.bfloat16))
