@@ -70,6 +70,7 @@ def joint_problems(config: Config) -> list[str]:
     problems += _weights_problems(config)
     problems += _auxiliary_problems(config)
     problems += _cache_problems(config)
+    problems += _branch_problems(config)
     problems += _level_problems(config)
     problems += _fraction_problems(config.split.fractions)
     for name in ("learning_rate_rules", "weight_decay_rules"):
@@ -182,6 +183,23 @@ def _cache_problems(config: Config) -> list[str]:
     return problems
 
 
+def _branch_problems(config: Config) -> list[str]:
+    """What branches of no size, or beside the trunk, cannot be."""
+    problems = []
+    taps = tuple(config.head.taps)
+    if config.head.trunk and taps and taps[-1] != -1:
+        problems.append(
+            f"config.head.taps: found {taps} with config.head.trunk=True, where the leaves' branch "
+            "reads the trunk; allowed there: -1 in the last place."
+        )
+    narrow = [width for width in config.head.branch_widths if width < 1]
+    if narrow:
+        problems.append(
+            f"config.head.branch_widths: found {narrow[0]}; allowed: numbers of 1 or more."
+        )
+    return problems
+
+
 def _level_problems(config: Config) -> list[str]:
     """Heads of several levels need a loss of all levels, and that weights that make sense."""
     loss, head, problems = config.loss, config.model.head, []
@@ -210,17 +228,6 @@ def _level_problems(config: Config) -> list[str]:
             f"config.loss.level_weights: found 0 in every row for level {never[0]} (the coarsest "
             f'is 0) with config.model.head="{head}", whose branch would stay as it was drawn; '
             "allowed: more than 0 in one row at least."
-        )
-    taps = tuple(config.head.taps)
-    if config.head.trunk and taps and taps[-1] != -1:
-        problems.append(
-            f"config.head.taps: found {taps} with config.head.trunk=True, where the leaves' branch "
-            "reads the trunk; allowed there: -1 in the last place."
-        )
-    narrow = [width for width in config.head.branch_widths if width < 1]
-    if narrow:
-        problems.append(
-            f"config.head.branch_widths: found {narrow[0]}; allowed: numbers of 1 or more."
         )
     phases, epochs = max(len(loss.level_weights), 1), tuple(loss.level_epochs)
     rising = list(epochs) == sorted(set(epochs)) and min(epochs, default=1) > 0

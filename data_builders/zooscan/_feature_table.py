@@ -30,7 +30,10 @@ class Rows:
 
     def find(self, key: str) -> int:
         """The first row of the key, or -1."""
-        return int(self.find_all([key])[0])
+        wanted = np.uint64(text_hash(key))  # for each image: half the time of an array of one
+        place = int(np.searchsorted(self._sorted, wanted))
+        found = place < len(self) and self._sorted[place] == wanted
+        return int(self._order[place]) if found else -1
 
     def find_all(self, keys: Sequence[str]) -> np.ndarray:
         """The first row of each key, or -1: int32 `n`."""
@@ -71,6 +74,8 @@ class FeatureTable:
             raise NotAFeatureTable("is not there")
         _check_names(first.schema.names)
         names = [name for name in first.schema.names if name != KEY]
+        # Of no rows every column could be one of numbers, and columns of text would be given room.
+        first = next((b for b in itertools.chain([first], batches) if b.num_rows), first)
         names = [name for name in names if _numbers(first.column(name)) is not None]
         self._values = np.full((len(rows), len(names)), np.nan)
         numeric, filled = np.ones(len(names), bool), np.zeros(len(names), bool)

@@ -59,6 +59,7 @@ def test_pieces_give_what_the_whole_gives(tmp_path, name):
     assert len(batches) > 2
     labels = [str(key) for key in range(-5, COUNT, 2)]
     found = FeatureTable(batches, Rows(labels))
+    assert found._values.shape[1] == 7  # whose first rows are numbers or empty; none for the flag
     assert found.names == ("whole", "late_fraction", "late_number", "padded", "missing")
     rows = {str(key): row for row, key in enumerate(whole["objid"].to_pylist())}
     columns = [whole[n].cast(pa.float64()).to_numpy() for n in found.names]

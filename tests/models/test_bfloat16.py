@@ -15,6 +15,12 @@ from plankton_jax.models import apply, apply_features, create_model, split_model
 from plankton_jax.weights import from_timm, to_timm
 
 COUNT, CLASSES = 100, 20
+NETWORKS = [
+    ("deit_tiny_patch16_224", 32),
+    ("swin_s3_tiny_224", 64),
+    ("convnext_atto", 64),
+    ("resnet10t", 64),
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +34,7 @@ def grey(real_images) -> list[np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("deit_tiny_patch16_224", 32),
-        ("swin_s3_tiny_224", 64),
-        ("convnext_atto", 64),
-        ("tf_efficientnetv2_b0", 64),
-        ("inception_v3", 96),
-        ("resnet10t", 64),
-    ],
+    ("name", "size"), [*NETWORKS, ("tf_efficientnetv2_b0", 64), ("inception_v3", 96)]
 )
 def test_the_first_class_is_that_of_float32(name, size, grey):
     images = _normalised(grey, size)
@@ -59,16 +57,7 @@ def labelled(real_images) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("deit_tiny_patch16_224", 32),
-        ("swin_s3_tiny_224", 64),
-        ("convnext_atto", 64),
-        ("resnet10t", 64),
-        ("legacy_xception", 96),
-    ],
-)
+@pytest.mark.parametrize(("name", "size"), [*NETWORKS, ("legacy_xception", 96)])
 def test_a_head_that_learnt_the_images_tells_them_apart_alike(name, size, labelled):
     """Random weights alone give nearly all images one first class; a head that was fitted to their
     true classes gives many. Networks whose random features differ from image to image by hardly
